@@ -1,0 +1,106 @@
+"""The `HMAC_GATEWAY` settings dict, one typed property per key, read at use time.
+
+Called by adapters, runtime, checks and the console; never by `core` or `schemes`. Reading at use time is what
+makes Django's `override_settings` work without a reload hook.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.conf import settings
+
+#: Every key that `HMAC_GATEWAY` may have, with its default. `checks.py` refuses any other.
+DEFAULTS: dict[str, Any] = {
+    "DIALECT": "apisix",
+    "TRUSTED_PROXIES": [],
+    "REPLAY_STORE": "memory",
+    "REPLAY_MEMORY_ENTRIES": 100_000,
+    "PLUGINS_AVAILABLE": None,
+    "MAX_BODY": 64 * 1024 * 1024,
+    "SPOOL_MEMORY": 1024 * 1024,
+    "ENCRYPTION_KEYS": [],
+    "ADMIN_KEY": None,
+    "REFRESH_SECONDS": 0.25,
+    "ACCESS_LOG": True,
+    "ENV_PREFIX": "GATEWAY_SECRET_",
+    "WORKERS": 1,
+}
+
+
+class Conf:
+    """`conf.dialect`, `conf.replay_store`, …: the setting if given, else its default."""
+
+    def _get(self, key: str) -> Any:
+        given: Mapping[str, Any] = getattr(settings, "HMAC_GATEWAY", {})
+        value = given.get(key)
+        return DEFAULTS[key] if value is None else value
+
+    @property
+    def dialect(self) -> str:
+        """Whose words answer before any route matched: `apisix` or `kong`."""
+        return str(self._get("DIALECT"))
+
+    @property
+    def trusted_proxies(self) -> list[str]:
+        """Addresses and networks whose X-Forwarded-*, X-Real-IP and X-Request-Id are believed."""
+        return list(self._get("TRUSTED_PROXIES"))
+
+    @property
+    def replay_store(self) -> str:
+        """`memory`, `database` or a `redis://` address."""
+        return str(self._get("REPLAY_STORE"))
+
+    @property
+    def replay_memory_entries(self) -> int:
+        """How many signatures the memory store holds before it refuses (a full store never forgets)."""
+        return int(self._get("REPLAY_MEMORY_ENTRIES"))
+
+    @property
+    def plugins_available(self) -> list[str] | None:
+        """Names of the plugins that may be enabled; None means all."""
+        return self._get("PLUGINS_AVAILABLE")  # type: ignore[no-any-return]
+
+    @property
+    def max_body(self) -> int:
+        """Largest body, in bytes, that is read to be checked, unless a plugin says otherwise."""
+        return int(self._get("MAX_BODY"))
+
+    @property
+    def spool_memory(self) -> int:
+        """How many bytes of a body that must be checked stay in memory before a temporary file is used."""
+        return int(self._get("SPOOL_MEMORY"))
+
+    @property
+    def encryption_keys(self) -> list[str]:
+        """Fernet keys, newest first."""
+        return list(self._get("ENCRYPTION_KEYS"))
+
+    @property
+    def admin_key(self) -> str | None:
+        """The X-API-KEY of the admin APIs with the admin role; None: only keys in the database count."""
+        return self._get("ADMIN_KEY")  # type: ignore[no-any-return]
+
+    @property
+    def refresh_seconds(self) -> float:
+        """How often a worker looks whether the configuration changed, in seconds."""
+        return float(self._get("REFRESH_SECONDS"))
+
+    @property
+    def access_log(self) -> bool:
+        """Whether the gateway writes one JSON line per request."""
+        return bool(self._get("ACCESS_LOG"))
+
+    @property
+    def env_prefix(self) -> str:
+        """The prefix a name in `$env://NAME` must have."""
+        return str(self._get("ENV_PREFIX"))
+
+    @property
+    def workers(self) -> int:
+        """How many processes serve this configuration; the memory replay store is only right for one."""
+        return int(self._get("WORKERS"))
+
+
+conf = Conf()

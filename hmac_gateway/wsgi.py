@@ -1,0 +1,8 @@
+"""The standalone console as an WSGI application."""
+
+import os
+
+from django.core.wsgi import get_wsgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "hmac_gateway.settings")
+application = get_wsgi_application()
