@@ -1,0 +1,44 @@
+"""MACs, digests and base64 as signature headers write them. Used by the schemes. Standard library only."""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+import hmac
+from typing import Final
+
+#: Names on the wire → hashlib's names.
+ALGORITHMS: Final = {
+    "hmac-sha1": "sha1",
+    "hmac-sha256": "sha256",
+    "hmac-sha384": "sha384",
+    "hmac-sha512": "sha512",
+}
+#: `Digest` header prefixes (RFC 3230, RFC 5843) → hashlib's names.
+DIGESTS: Final = {"SHA-256": "sha256", "SHA-512": "sha512"}
+
+#: A secret nobody has: unknown keys are computed against it, so that they take as long as known ones.
+DUMMY_SECRET: Final = hashlib.sha256(b"hmac_gateway: no such key").digest()
+
+
+def mac(algorithm: str, secret: bytes, data: bytes) -> bytes:
+    """The MAC of `data` under `secret`; `algorithm` is a key of ALGORITHMS."""
+    return hmac.digest(secret, data, ALGORITHMS[algorithm])
+
+
+def equal(ours: bytes, theirs: bytes) -> bool:
+    """Constant-time comparison of decoded bytes."""
+    return hmac.compare_digest(ours, theirs)
+
+
+def decode_base64(text: str) -> bytes | None:
+    """Bytes of a base64 text in the standard alphabet, padding optional and nothing after it; else None."""
+    try:
+        return binascii.a2b_base64(text + "=" * (-len(text) % 4), strict_mode=True)
+    except ValueError:  # binascii.Error, and text that is not ASCII
+        return None
+
+
+def encode_base64(data: bytes) -> str:
+    """Standard base64 with padding."""
+    return binascii.b2a_base64(data, newline=False).decode("ascii")

@@ -1,0 +1,124 @@
+"""One HTTP request's head as it was received: the input of every check.
+
+Built by the adapters (ASGI, WSGI, a pasted request), read by schemes, plugins and the router. Standard library
+only. Text is "bytes as text": every character is one byte (latin-1), as in PEP 3333, so nothing that a client
+signed is lost or repaired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+#: Headers that must not come twice: two readers could each believe a different one (RFC 9110 5.3, 7.2).
+SINGLETONS: Final = frozenset(
+    {"authorization", "proxy-authorization", "date", "x-date", "digest", "host", "content-length"}
+)
+
+
+class Message:
+    """A request head, normalised once: header names in lower case, values without surrounding blanks.
+
+    `target` is the request target exactly as on the request line. Where the host has lost it,
+    `target_exact` is False and `target` is rebuilt from the decoded path. `remote_addr` is the peer's address.
+    Treat instances as frozen.
+    """
+
+    __slots__ = (
+        "_first",
+        "authority",
+        "duplicated",
+        "headers",
+        "http_version",
+        "method",
+        "remote_addr",
+        "scheme",
+        "target",
+        "target_exact",
+    )
+
+    def __init__(
+        self,
+        method: str,
+        target: str | bytes,
+        headers: Iterable[tuple[str | bytes, str | bytes]],
+        scheme: str = "http",
+        authority: str | None = None,
+        http_version: str = "1.1",
+        remote_addr: str = "",
+        target_exact: bool = True,
+    ) -> None:
+        self.method = method
+        self.target = target.decode("latin-1") if isinstance(target, bytes) else target
+        pairs: list[tuple[str, str]] = []
+        first: dict[str, str] = {}
+        duplicated: frozenset[str] = frozenset()
+        for name, value in headers:
+            # The branches are the constructor's whole cost: ASGI gives bytes, everything else text.
+            if isinstance(name, bytes):
+                name = name.decode("latin-1")
+            if isinstance(value, bytes):
+                value = value.decode("latin-1")
+            name = name.lower()
+            value = value.strip(" \t")
+            pairs.append((name, value))
+            if name in first:
+                duplicated |= {name}
+            else:
+                first[name] = value
+        self.headers = pairs
+        self._first = first
+        self.duplicated = duplicated
+        self.scheme = scheme
+        self.authority = first.get("host", "") if authority is None else authority
+        self.http_version = http_version
+        self.remote_addr = remote_addr
+        self.target_exact = target_exact
+
+    def get(self, name: str) -> str | None:
+        """The first value of a header (name in lower case), or None."""
+        return self._first.get(name)
+
+    def get_all(self, name: str) -> list[str]:
+        """Every value of a header (name in lower case), in the order received."""
+        if name not in self.duplicated:
+            value = self._first.get(name)
+            return [] if value is None else [value]
+        return [v for n, v in self.headers if n == name]
+
+    @property
+    def path(self) -> str:
+        """The raw path of the target: no query, no scheme and authority of an absolute form (RFC 9112 3.2.2)."""
+        return split_target(self.target)[0]
+
+    @property
+    def query(self) -> str:
+        """The raw query, without `?`."""
+        return split_target(self.target)[1]
+
+    @property
+    def content_length(self) -> int | None:
+        """Content-Length in bytes, or None when it is absent or not a number."""
+        value = self._first.get("content-length")
+        return int(value) if value is not None and value.isascii() and value.isdigit() else None
+
+    @property
+    def may_have_body(self) -> bool:
+        """Whether a body is announced (RFC 9112 6.3): a length above zero, or a transfer coding."""
+        return bool(self.content_length) or "transfer-encoding" in self._first
+
+    def __repr__(self) -> str:
+        # Headers carry secrets; a repr ends in logs.
+        return f"<Message {self.method} {self.path} HTTP/{self.http_version}>"
+
+
+def split_target(target: str) -> tuple[str, str]:
+    """(raw path, raw query) of a request target; absolute forms are reduced, a fragment is cut."""
+    if not target.startswith("/") and "://" in target:
+        rest = target.split("://", 1)[1]
+        cut = min((i for i in (rest.find("/"), rest.find("?")) if i >= 0), default=len(rest))
+        target = rest[cut:]
+        if not target.startswith("/"):
+            target = "/" + target
+    path, _, query = target.partition("?")
+    return path.partition("#")[0], query

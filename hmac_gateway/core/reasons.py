@@ -1,0 +1,73 @@
+"""Why a request was refused: one code per cause, for logs, metrics and the debugger.
+
+The codes are stable. What the client reads is not decided here but in `words.py`, since it differs by dialect.
+Standard library only.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """A code and a metric label."""
+
+    # The head could not be read in one way only.
+    DUPLICATE_HEADER = "duplicate_header"
+    AMBIGUOUS_PATH = "ambiguous_path"
+    MALFORMED = "malformed"
+    # Credentials.
+    MISSING = "missing_credentials"
+    WRONG_SCHEME = "wrong_scheme"
+    MALFORMED_AUTHORIZATION = "malformed_authorization"
+    INCOMPLETE = "incomplete_authorization"
+    ALGORITHM_MISSING = "algorithm_missing"
+    UNKNOWN_KEY = "unknown_key"
+    CREDENTIAL_DISABLED = "credential_disabled"
+    CREDENTIAL_NOT_YET_VALID = "credential_not_yet_valid"
+    CREDENTIAL_EXPIRED = "credential_expired"
+    SECRET_UNAVAILABLE = "secret_unavailable"
+    ALGORITHM_NOT_ALLOWED = "algorithm_not_allowed"
+    # Freshness.
+    DATE_MISSING = "date_missing"
+    DATE_INVALID = "date_invalid"
+    DATE_NOT_SIGNED = "date_not_signed"
+    CLOCK_SKEW = "clock_skew"
+    # What was covered.
+    HEADER_NOT_SIGNED = "header_not_signed"
+    HEADER_ABSENT = "signed_header_absent"
+    SIGNATURE_MALFORMED = "signature_malformed"
+    SIGNATURE_MISMATCH = "signature_mismatch"
+    # Bodies.
+    DIGEST_MISSING = "digest_missing"
+    DIGEST_NOT_SIGNED = "digest_not_signed"
+    DIGEST_MALFORMED = "digest_malformed"
+    DIGEST_MISMATCH = "digest_mismatch"
+    BODY_TOO_LARGE = "body_too_large"
+    # Replays.
+    REPLAYED = "replayed"
+    REPLAY_STORE_UNAVAILABLE = "replay_store_unavailable"
+    # Identity.
+    ANONYMOUS_UNKNOWN = "anonymous_consumer_unknown"
+    DIFFERENT_CONSUMERS = "different_consumers"
+    # Before and behind authentication.
+    NOT_CONFIGURED = "not_configured"
+    NO_ROUTE = "no_route"
+    NO_UPSTREAM = "no_upstream"
+    UPSTREAM_UNREACHABLE = "upstream_unreachable"
+    UPSTREAM_BROKEN = "upstream_broken"
+    UPSTREAM_TIMEOUT = "upstream_timeout"
+    REQUEST_TIMEOUT = "request_timeout"
+
+
+#: Refusals that no anonymous consumer may cover: the request itself is wrong, too big, or seen before.
+NEVER_ANONYMOUS = frozenset(
+    {
+        Reason.DUPLICATE_HEADER,
+        Reason.AMBIGUOUS_PATH,
+        Reason.MALFORMED,
+        Reason.BODY_TOO_LARGE,
+        Reason.REPLAYED,
+        Reason.REPLAY_STORE_UNAVAILABLE,
+    }
+)

@@ -1,0 +1,103 @@
+"""What a client reads when it is refused: one table, keyed by (dialect, plugin, reason).
+
+Read by the adapters through `answer()`. Standard library only. A row is (status, message, key of the body);
+`None` as reason is the row for every reason that has none of its own, so an unknown key, a disabled credential
+and a wrong secret read alike. Placeholders are filled from `Rejected.facts`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Final, NamedTuple
+
+from .errors import Rejected
+from .reasons import Reason
+
+
+class Row(NamedTuple):
+    """Status, text, and the JSON key that the text stands under."""
+
+    status: int
+    text: str
+    key: str = "message"
+
+
+_UNVERIFIED: Final = "client request can't be validated"
+_TOO_LARGE: Final = "request size {size} is greater than the maximum size {limit} allowed"
+
+TABLE: Final[dict[tuple[str, str, Reason | None], Row]] = {
+    # The gateway itself; "" is no plugin.
+    ("apisix", "", None): Row(400, "bad request"),
+    ("apisix", "", Reason.DUPLICATE_HEADER): Row(400, "duplicated header: {header}"),
+    ("apisix", "", Reason.AMBIGUOUS_PATH): Row(400, "{why}"),
+    ("apisix", "", Reason.NO_ROUTE): Row(404, "404 Route Not Found", "error_msg"),
+    ("apisix", "", Reason.BODY_TOO_LARGE): Row(413, _TOO_LARGE),
+    ("apisix", "", Reason.REQUEST_TIMEOUT): Row(408, "the request body did not arrive in time"),
+    ("apisix", "", Reason.NOT_CONFIGURED): Row(503, "configuration not loaded"),
+    ("apisix", "", Reason.NO_UPSTREAM): Row(503, "no upstream node is configured"),
+    ("apisix", "", Reason.UPSTREAM_UNREACHABLE): Row(502, "no upstream node could be reached"),
+    ("apisix", "", Reason.UPSTREAM_BROKEN): Row(502, "the upstream answer could not be read"),
+    ("apisix", "", Reason.UPSTREAM_TIMEOUT): Row(504, "the upstream did not answer in time"),
+    ("apisix", "", Reason.REPLAY_STORE_UNAVAILABLE): Row(503, "replay protection is not available"),
+    ("apisix", "", Reason.DIFFERENT_CONSUMERS): Row(401, "the credentials name different consumers"),
+    # hmac-auth.
+    ("apisix", "hmac-auth", None): Row(401, _UNVERIFIED),
+    ("apisix", "hmac-auth", Reason.MISSING): Row(401, "Missing authorization in request"),
+    ("apisix", "hmac-auth", Reason.WRONG_SCHEME): Row(
+        401, _UNVERIFIED + ": Authorization header does not start with 'Signature'"
+    ),
+    ("apisix", "hmac-auth", Reason.ANONYMOUS_UNKNOWN): Row(401, "Invalid user authorization"),
+    ("apisix", "hmac-auth", Reason.REPLAYED): Row(401, _UNVERIFIED + ": replayed"),
+    ("apisix", "hmac-auth", Reason.BODY_TOO_LARGE): Row(413, _TOO_LARGE),
+    ("apisix", "hmac-auth", Reason.REPLAY_STORE_UNAVAILABLE): Row(503, "replay protection is not available"),
+    # Kong's words for what the gateway itself answers.
+    ("kong", "", None): Row(400, "Bad request"),
+    ("kong", "", Reason.NO_ROUTE): Row(404, "no Route matched with those values"),
+    ("kong", "", Reason.BODY_TOO_LARGE): Row(413, "Payload too large"),
+    ("kong", "", Reason.REQUEST_TIMEOUT): Row(408, "Request timeout"),
+    ("kong", "", Reason.NOT_CONFIGURED): Row(503, "configuration not loaded"),
+    ("kong", "", Reason.NO_UPSTREAM): Row(503, "failure to get a peer from the ring-balancer"),
+    ("kong", "", Reason.UPSTREAM_UNREACHABLE): Row(502, "An invalid response was received from the upstream server"),
+    ("kong", "", Reason.UPSTREAM_BROKEN): Row(502, "An invalid response was received from the upstream server"),
+    ("kong", "", Reason.UPSTREAM_TIMEOUT): Row(504, "The upstream server is timing out"),
+    ("kong", "", Reason.REPLAY_STORE_UNAVAILABLE): Row(503, "The upstream server is currently unavailable"),
+    ("kong", "", Reason.DIFFERENT_CONSUMERS): Row(401, "Unauthorized"),
+}
+
+
+class Answer(NamedTuple):
+    """What to send: status, the body (JSON, ends in LF), its type, and extra headers in lower case."""
+
+    status: int
+    body: bytes
+    headers: list[tuple[str, str]]
+
+
+def row(rejected: Rejected) -> Row:
+    """The table's row for a refusal; falls back from the plugin to the gateway, from a dialect to APISIX's."""
+    for dialect in (rejected.dialect, "apisix"):
+        for plugin in (rejected.plugin, ""):
+            for reason in (rejected.reason, None):
+                found = TABLE.get((dialect, plugin, reason))
+                if found is not None and (reason is not None or plugin == rejected.plugin):
+                    return found
+    return TABLE["apisix", "", None]
+
+
+def answer(rejected: Rejected, request_id: str = "") -> Answer:
+    """The HTTP answer of a refusal: the table's words, filled with sizes and names, never with a secret."""
+    status, text, key = row(rejected)
+    # str.format is safe here: the template is ours, and facts are only ever inserted.
+    message = text.format(**rejected.facts) if rejected.facts else text
+    body = {key: message}
+    if rejected.expose:
+        body["code"] = str(rejected.reason)
+    if rejected.dialect == "kong":
+        body["request_id"] = request_id
+        text_body = json.dumps(body, indent=2)
+    else:
+        text_body = json.dumps(body, separators=(",", ":"))
+    headers = [("content-type", "application/json")]
+    if status == 401 and rejected.challenge:
+        headers.append(("www-authenticate", rejected.challenge))
+    return Answer(status, text_body.encode("ascii") + b"\n", headers)

@@ -1,0 +1,58 @@
+"""Authentication methods and request rules: one file each, all in one dict.
+
+Called by the gate, the compilers and the models' `clean()`. Imports `core`, `schemes` and `schema` only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, cast
+
+from ..core.errors import ConfigError
+from ..schema import check
+from . import hmac_auth
+from .base import AuthPlugin
+
+#: Every plugin by the name that configuration uses.
+PLUGINS: Final[dict[str, AuthPlugin]] = {
+    hmac_auth.name: cast(AuthPlugin, hmac_auth),
+}
+
+#: `_meta` of APISIX, which any plugin's configuration may hold.
+META_SCHEMA: Final = {
+    "type": "object",
+    "properties": {
+        "disable": {"type": "boolean"},
+        "priority": {"type": "integer"},
+        "error_response": {"type": ["string", "object"]},
+        "filter": {"type": "array"},
+        "pre_function": {"type": "string"},
+    },
+    "additionalProperties": False,
+}
+
+
+def get(name: str) -> AuthPlugin:
+    """The plugin of that name; ConfigError naming the known ones."""
+    plugin = PLUGINS.get(name)
+    if plugin is None:
+        raise ConfigError("name", name, f"one of {', '.join(sorted(PLUGINS))}")
+    return plugin
+
+
+def validate_config(name: str, config: Mapping[str, Any], dialect: str) -> None:
+    """Check what stands on a route, service, group, bundle or globally; raises ConfigError naming the field."""
+    plugin = get(name)
+    if not isinstance(config, Mapping):
+        raise ConfigError("config", config, "an object")
+    if "_meta" in config:
+        try:
+            check(config["_meta"], META_SCHEMA)
+        except ConfigError as error:
+            raise ConfigError(f"_meta.{error.field}", error.given, error.allowed) from None
+    plugin.compile(config, dialect)
+
+
+def validate_credential(name: str, config: Mapping[str, Any]) -> None:
+    """Check what stands on a credential; raises ConfigError naming the field."""
+    check(config, get(name).credential_schema)

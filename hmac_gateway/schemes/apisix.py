@@ -1,0 +1,134 @@
+"""Apache APISIX / API7 `hmac-auth` (3.11 and later): `Authorization: Signature keyId="…",…`.
+
+Worked example. Key `john-key`, secret `john-secret-key`, listed headers `@request-target date`:
+
+    john-key\\n
+    GET /get\\n
+    date: Mon, 21 Oct 2024 17:31:18 GMT\\n
+
+HMAC-SHA256 of these three lines, the last newline included, in base64:
+`ztFfl9w7LmCrIuPjRC/DWSF4gN6Bt8dBBz4y+u1pzt8=`.
+
+Called through `schemes.SCHEMES` by `verify.py` and the client helpers. Standard library only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from ..core.identity import Failure
+from ..core.macs import encode_base64, mac
+from ..core.message import Message, split_target
+from ..core.paths import signed_form
+from ..core.reasons import Reason
+from .base import Claim, Cover
+
+name: Final = "apisix"
+
+_WORD: Final = "Signature"
+_FIELD: Final = re.compile(r'([A-Za-z0-9]+)="([^"]*)"')
+REQUEST_TARGET: Final = "@request-target"
+
+
+def parse(message: Message) -> Claim | Failure | None:
+    """Read `Authorization`. None without the header; WRONG_SCHEME for another word than `Signature`.
+
+    As APISIX reads it: the text is cut at every comma, inside quotes too; in each piece the first `name="value"`
+    counts; names are case sensitive; the last of equal names wins; unknown names are ignored.
+    """
+    text = message.get("authorization")
+    if text is None:
+        return None
+    if not text.startswith(_WORD):
+        return Failure(Reason.WRONG_SCHEME)
+    rest = text[len(_WORD) :]
+    if rest and rest[0] not in " \t":
+        return Failure(Reason.MALFORMED_AUTHORIZATION, "no blank follows the word Signature")
+    found: dict[str, str] = {}
+    for piece in rest.split(","):
+        match = _FIELD.search(piece)
+        if match is not None:
+            found[match[1]] = match[2]
+    listed = found.get("headers", "")
+    return Claim(
+        found.get("keyId", ""),
+        found.get("algorithm", ""),
+        tuple(listed.split()) if listed else (),
+        found.get("signature", ""),
+    )
+
+
+def cover(message: Message, claim: Claim) -> Cover:
+    """The listed headers that the message has; APISIX skips absent ones, so they are not covered.
+
+    A listed item finds its header in any case, and with `-` for `_` if nothing else fits; its line keeps the
+    item's spelling. Only the first of repeated headers is signed.
+    """
+    names: list[str] = []
+    lines: list[str | None] = []
+    for item in claim.headers:
+        if item == REQUEST_TARGET:
+            names.append(item)
+            lines.append(None)
+            continue
+        name = item.lower()
+        value = message.get(name)
+        if value is None and "_" in name:
+            name = name.replace("_", "-")
+            value = message.get(name)
+        if value is not None:
+            names.append(name)
+            lines.append(f"{item}: {value}")
+    return Cover(frozenset(names), tuple(lines))
+
+
+def _string(message: Message, key_id: str, lines: Sequence[str | None], target: str) -> bytes:
+    first = f"{message.method} {target}"
+    body = "\n".join([first if line is None else line for line in lines])
+    return f"{key_id}\n{body}\n".encode("latin-1") if lines else f"{key_id}\n".encode("latin-1")
+
+
+def signing_strings(message: Message, claim: Claim, cover: Cover) -> Iterator[tuple[str, bytes]]:
+    """The string over the raw target, then over the forms APISIX itself would have used.
+
+    APISIX signs nginx's decoded path; clients that sign what they sent are right too. A bare trailing `?` counts
+    as absent there, and some servers drop it before it arrives here, so it is tried both ways.
+    """
+    path, query = split_target(message.target)
+    raw = f"{path}?{query}" if "?" in message.target else path
+    yield "raw", _string(message, claim.key_id, cover.lines, raw)
+    if None not in cover.lines:
+        return
+    tried = {raw}
+    normal = signed_form(path)
+    forms = []
+    for label, form in (("", path), ("decoded, ", normal)):
+        if form is None:
+            continue
+        if query:
+            forms.append((f"{label}with the query", f"{form}?{query}"))
+        else:
+            forms.append((f"{label}without ?", form))
+            forms.append((f"{label}with a bare ?", f"{form}?"))
+    for label, target in forms:
+        if target not in tried:
+            tried.add(target)
+            yield label, _string(message, claim.key_id, cover.lines, target)
+
+
+def sign(
+    message: Message,
+    *,
+    key_id: str,
+    secret: bytes,
+    algorithm: str = "hmac-sha256",
+    headers: Sequence[str] = (REQUEST_TARGET, "date"),
+) -> list[tuple[str, str]]:
+    """The `Authorization` header for a message that already holds what `headers` names."""
+    claim = Claim(key_id, algorithm, tuple(headers), "")
+    _, string = next(signing_strings(message, claim, cover(message, claim)))
+    signature = encode_base64(mac(algorithm, secret, string))
+    value = f'{_WORD} keyId="{key_id}",algorithm="{algorithm}",headers="{" ".join(headers)}",signature="{signature}"'
+    return [("Authorization", value)]
