@@ -8,3 +8,8 @@ class HmacGatewayConfig(AppConfig):
     label = "hmac_gateway"
     verbose_name = "HMAC gateway"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from . import signals
+
+        signals.connect()

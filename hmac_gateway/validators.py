@@ -1,0 +1,251 @@
+"""What configuration values may look like, and the words that say so. Called by the models' `clean()`.
+
+Field validators live here and not in the relocatable apps because migrations write down their import path. Imports
+the standard library and Django's ValidationError only.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
+
+#: What a string key may look like, in words.
+KEY_RULE = "1 to 64 characters of A-Z a-z 0-9 . _ -"
+METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "CONNECT", "TRACE", "PURGE")
+#: Longer patterns are refused: matching time grows with them.
+MAX_REGEX = 1024
+
+_KEY = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?"
+_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_OPERATORS = frozenset(["==", "~=", ">", ">=", "<", "<=", "~~", "~*", "in", "has", "ipmatch"])
+_GROUPS = frozenset(["AND", "OR", "!AND", "!OR"])
+
+
+def shown(value: object) -> str:
+    """Return `value` as an error message may quote it: short, on one line."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+class Problems:
+    """Collects what is wrong with an object, field by field, and raises it all at once."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, list[str]] = {}
+
+    def add(self, field: str, given: object, allowed: str) -> None:
+        """Note that `field` got `given` where `allowed` (in words) was expected."""
+        self.say(field, f"`{field}`: got {shown(given)}, allowed is {allowed}.")
+
+    def say(self, field: str | None, message: str) -> None:
+        """Note `message` in its own words; None as `field` means the object as a whole."""
+        self._found.setdefault(field or NON_FIELD_ERRORS, []).append(message)
+
+    def raise_if_any(self) -> None:
+        """Raise ValidationError with every noted message under its field."""
+        if self._found:
+            raise ValidationError({field: list(texts) for field, texts in self._found.items()})
+
+
+def validate_key(value: str) -> None:
+    """Field validator for string keys."""
+    if not _KEY.fullmatch(value):
+        raise ValidationError(f"got {shown(value)}, allowed is {KEY_RULE}.", code="invalid_key")
+
+
+def validate_labels(value: Any) -> None:
+    """Field validator for `labels`: a map of non-blank strings of at most 256 characters."""
+    if not isinstance(value, dict):
+        raise ValidationError(f"`labels`: got {shown(value)}, allowed is a map of strings.")
+    for key, text in value.items():
+        if not isinstance(text, str) or not text.strip() or len(text) > 256 or not key.strip():
+            raise ValidationError(
+                f"`labels`: got {shown({key: text})}, allowed is a non-blank string of 1 to 256 characters."
+            )
+
+
+def validate_tags(value: Any) -> None:
+    """Field validator for `tags`: a list of non-blank strings."""
+    if not isinstance(value, list) or not all(isinstance(tag, str) and tag.strip() for tag in value):
+        raise ValidationError(f"`tags`: got {shown(value)}, allowed is a list of non-blank strings.")
+
+
+def validate_map(value: Any) -> None:
+    """Field validator for JSON columns that hold an object."""
+    if not isinstance(value, dict):
+        raise ValidationError(f"got {shown(value)}, allowed is a JSON object.")
+
+
+def validate_list(value: Any) -> None:
+    """Field validator for JSON columns that hold a list."""
+    if not isinstance(value, list):
+        raise ValidationError(f"got {shown(value)}, allowed is a JSON list.")
+
+
+def storable(value: object) -> bool:
+    """Say whether every database can hold `value`: PostgreSQL knows neither NUL in texts nor NaN in JSON."""
+    if isinstance(value, str):
+        return "\0" not in value
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, dict):
+        return all(storable(part) for item in value.items() for part in item)
+    if isinstance(value, list):
+        return all(storable(part) for part in value)
+    return True
+
+
+def check_strings(problems: Problems, field: str, value: object) -> list[str]:
+    """Return `value` if it is a list of distinct strings; else note the problem and return what can be checked."""
+    if not isinstance(value, list):
+        problems.add(field, value, "a list of strings")
+        return []
+    texts = [item for item in value if isinstance(item, str)]
+    for item in value:
+        if not isinstance(item, str):
+            problems.add(field, item, "a string")
+    seen: set[str] = set()
+    for text in texts:
+        if text in seen:
+            problems.add(field, text, "each item once")
+        seen.add(text)
+    return texts
+
+
+def check_methods(problems: Problems, field: str, value: object) -> None:
+    """Note what is not an HTTP method that a route may name."""
+    for method in check_strings(problems, field, value):
+        if method not in METHODS:
+            problems.add(field, method, "one of " + ", ".join(METHODS))
+
+
+def check_paths(problems: Problems, field: str, value: object, dialect: str) -> None:
+    """Note what is not a route path: APISIX `/exact` and `/prefix*`, Kong `/prefix` and `~/regex`."""
+    for path in check_strings(problems, field, value):
+        if dialect == "kong" and path.startswith("~"):
+            if not path.startswith("~/"):
+                problems.add(field, path, "/ (a fixed path) or ~/ (a regular expression) at the start")
+            else:
+                check_regex(problems, field, path[1:])
+        elif not path.startswith("/"):
+            also = " or ~/ (a regular expression)" if dialect == "kong" else ""
+            problems.add(field, path, f"a path that starts with /{also}")
+        elif len(path) > 4096:
+            problems.add(field, path, "a path of at most 4096 characters")
+        elif any(char in "?#\\" or char.isspace() or not char.isprintable() for char in path):
+            problems.add(field, path, "a path without blanks, control characters, ?, # and \\")
+        elif any(part in (".", "..") for part in path.split("/")) or "//" in path:
+            problems.add(field, path, "a normalised path: no //, no . or .. segment")
+        elif dialect == "apisix" and "*" in path[:-1]:
+            problems.add(field, path, "* at the end of the path only")
+
+
+def check_regex(problems: Problems, field: str, pattern: str) -> None:
+    """Note a regular expression that is too long or does not compile."""
+    if len(pattern) > MAX_REGEX:
+        problems.add(field, pattern, f"a regular expression of at most {MAX_REGEX} characters")
+        return
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        problems.add(field, pattern, f"a regular expression that compiles ({error})")
+
+
+def is_host(value: str) -> bool:
+    """Say whether `value` is a host name or an IP address (IPv6 with or without brackets), without a port."""
+    bare = value[1:-1] if value.startswith("[") and value.endswith("]") else value
+    try:
+        ipaddress.ip_address(bare)
+    except ValueError:
+        return len(value) <= 253 and _NAME.fullmatch(value) is not None
+    return True
+
+
+def check_hosts(problems: Problems, field: str, value: object, dialect: str) -> None:
+    """Note what is not a host pattern: a host, `*.suffix`, in Kong's dialect also `prefix.*` and a port."""
+    for host in check_strings(problems, field, value):
+        name, port = host, ""
+        if dialect == "kong" and (found := re.fullmatch(r"(.+):(\d{1,5})", host)) and host.count(":") == 1:
+            name, port = found[1], found[2]
+        bare = name.removeprefix("*.")
+        if dialect == "kong" and bare == name:
+            bare = name.removesuffix(".*")
+        if not is_host(bare) or (port and not 0 < int(port) < 65536):
+            also = ", prefix.*, each with a port if wanted" if dialect == "kong" else ""
+            problems.add(field, host, f"a host name, an IP address or *.suffix{also}")
+
+
+def check_addresses(problems: Problems, field: str, value: object) -> None:
+    """Note what is neither an IP address nor a network in CIDR form."""
+    for address in check_strings(problems, field, value):
+        try:
+            ipaddress.ip_network(address, strict=False)
+        except ValueError:
+            problems.add(field, address, "an IP address or a network such as 10.0.0.0/8")
+
+
+def check_choices(problems: Problems, field: str, value: object, allowed: Sequence[str]) -> None:
+    """Note list items that are not among `allowed`."""
+    for item in check_strings(problems, field, value):
+        if item not in allowed:
+            problems.add(field, item, "one of " + ", ".join(allowed))
+
+
+def check_headers(problems: Problems, field: str, value: object) -> None:
+    """Note what is not a map of header names to lists of values."""
+    if not isinstance(value, dict):
+        problems.add(field, value, "a map of header names to lists of values")
+        return
+    for name, values in value.items():
+        if not _HEADER.fullmatch(name):
+            problems.add(field, name, "a header name")
+        elif name.lower() == "host":
+            problems.add(field, name, "any header but Host: use `hosts`")
+        elif not isinstance(values, list) or not values or not all(isinstance(item, str) for item in values):
+            problems.add(field, {name: values}, "a list of at least one string for each header")
+        else:
+            for item in values:
+                if item.startswith("~*"):
+                    check_regex(problems, field, item[2:])
+
+
+def check_vars(problems: Problems, field: str, value: object) -> None:
+    """Note what is not a list of `[name, operator, value]` conditions, nested with AND, OR, !AND, !OR."""
+    if not isinstance(value, list):
+        problems.add(field, value, "a list of [name, operator, value]")
+        return
+    for item in value[1:] if value and isinstance(value[0], str) and value[0] in _GROUPS else value:
+        _check_condition(problems, field, item)
+
+
+def _check_condition(problems: Problems, field: str, item: object) -> None:
+    rule = "[name, operator, value], a ! before the operator if wanted, or [AND | OR | !AND | !OR, …]"
+    if not isinstance(item, list) or not item:
+        problems.add(field, item, rule)
+    elif isinstance(item[0], list) or item[0] in _GROUPS:
+        check_vars(problems, field, item)
+    else:
+        rest = item[2:] if len(item) == 4 and item[1] == "!" else item[1:]
+        if not isinstance(item[0], str) or not item[0] or len(rest) != 2:
+            problems.add(field, item, rule)
+        elif rest[0] not in _OPERATORS:
+            problems.add(field, rest[0], "one of " + " ".join(sorted(_OPERATORS)))
+        elif rest[0] in ("~~", "~*"):
+            if isinstance(rest[1], str):
+                check_regex(problems, field, rest[1])
+            else:
+                problems.add(field, rest[1], "a regular expression as text")
+
+
+def check_positive(problems: Problems, fields: Iterable[tuple[str, float | None]]) -> None:
+    """Note numbers that are given and not greater than 0."""
+    for field, value in fields:
+        if value is not None and not 0 < value < math.inf:
+            problems.add(field, value, "a number greater than 0 (seconds)")
