@@ -76,11 +76,14 @@ class Answer(NamedTuple):
 def row(rejected: Rejected) -> Row:
     """The table's row for a refusal; falls back from the plugin to the gateway, from a dialect to APISIX's."""
     for dialect in (rejected.dialect, "apisix"):
-        for plugin in (rejected.plugin, ""):
-            for reason in (rejected.reason, None):
-                found = TABLE.get((dialect, plugin, reason))
-                if found is not None and (reason is not None or plugin == rejected.plugin):
-                    return found
+        for plugin, reason in (
+            (rejected.plugin, rejected.reason),
+            ("", rejected.reason),
+            (rejected.plugin, None),
+        ):
+            found = TABLE.get((dialect, plugin, reason))
+            if found is not None:
+                return found
     return TABLE["apisix", "", None]
 
 

@@ -1,0 +1,191 @@
+"""Which plugins a request must pass, in which order, and who it then comes from.
+
+Called by every adapter with a pipeline that compile time has sorted; imports `core`, `schemes` and `plugins` only.
+The head is decided before any body is read; an `Admission` says what is still to be done: the body's digest, then
+the replay marks, in this order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from .core.credential import Consumer, Lookup
+from .core.errors import Rejected
+from .core.identity import NOBODY, BodyDigest, BodyRule, Identity, Replay, Verified
+from .core.message import SINGLETONS, Message
+from .core.reasons import NEVER_ANONYMOUS, Reason
+from .core.trace import Trace
+from .plugins.base import AuthPlugin, Common
+
+
+class Directory(Protocol):
+    """Where the gate finds people; a Snapshot is one."""
+
+    @property
+    def lookups(self) -> Mapping[str, Lookup]:
+        """Per plugin name: credential by identifier."""
+
+    @property
+    def consumers(self) -> Mapping[str, Consumer]:
+        """Consumers by name."""
+
+    @property
+    def require_same_consumer(self) -> bool:
+        """Whether several plugins on one object must all name the same consumer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One authentication plugin with its compiled configuration."""
+
+    plugin: AuthPlugin
+    config: Any
+    common: Common
+    priority: int
+
+
+Pipeline = tuple[Step, ...]
+
+
+def pipeline(steps: Iterable[Step]) -> Pipeline:
+    """Steps in the order in which they run: higher priority first, as in APISIX and Kong."""
+    return tuple(sorted(steps, key=lambda step: -step.priority))
+
+
+class Admission:
+    """A request whose head was right. `identity` is final once `finish` was called.
+
+    `hidden` names request headers that must not go further. Where `bodies` is not empty, the adapter reads the
+    whole body, feeds every one of `digests()`, and stops with `too_large` once it is over `limit`.
+    """
+
+    __slots__ = ("_directory", "bodies", "hidden", "identity", "replays")
+
+    def __init__(
+        self,
+        identity: Identity,
+        hidden: frozenset[str] = frozenset(),
+        bodies: tuple[tuple[Step, BodyRule], ...] = (),
+        replays: tuple[tuple[Step, Replay], ...] = (),
+        directory: Directory | None = None,
+    ) -> None:
+        self.identity = identity
+        self.hidden = hidden
+        self.bodies = bodies
+        self.replays = replays
+        self._directory = directory
+
+    def digests(self) -> list[BodyDigest]:
+        """One running digest for each rule, to be fed with every chunk."""
+        return [rule.start() for _, rule in self.bodies]
+
+    @property
+    def limit(self) -> int:
+        """The most bytes a body may have, where one must be checked."""
+        return min(rule.limit for _, rule in self.bodies)
+
+    def too_large(self, size: int) -> Rejected:
+        """The refusal of a body of `size` bytes (or more, where reading stopped)."""
+        step, rule = min(self.bodies, key=lambda pair: pair[1].limit)
+        return refuse(step, Reason.BODY_TOO_LARGE, size=size, limit=rule.limit)
+
+    def finish(self, digests: list[BodyDigest]) -> Rejected | None:
+        """Judge the body; None when the request may go on, as `identity`."""
+        for (step, rule), digest in zip(self.bodies, digests, strict=True):
+            reason = rule.verdict(digest)
+            if reason is None:
+                continue
+            if reason is Reason.BODY_TOO_LARGE:
+                return self.too_large(digest.size)
+            assert self._directory is not None  # given wherever there are bodies
+            fallback = _fallback(step, refuse(step, reason), self._directory)
+            if isinstance(fallback, Rejected):
+                return fallback
+            self.identity = fallback
+            self.replays = ()
+        return None
+
+    def replayed(self, step: Step) -> Rejected:
+        """The refusal of a signature that was used before."""
+        return refuse(step, Reason.REPLAYED)
+
+    def replays_unknown(self, step: Step, detail: str) -> Rejected:
+        """The refusal where the replay store cannot say."""
+        return refuse(step, Reason.REPLAY_STORE_UNAVAILABLE, detail)
+
+
+_OPEN: Final = Admission(NOBODY)
+
+
+def check(
+    message: Message, steps: Pipeline, directory: Directory, now: float, trace: Trace | None = None
+) -> Admission | Rejected:
+    """Run a pipeline over a request's head at `now` (Unix seconds).
+
+    Every step must hold (AND, as in both originals); a step with an anonymous consumer holds for any failure of
+    authentication. Returns what remains to be done, or the refusal of the first step that failed.
+    """
+    if message.duplicated:
+        twice = message.duplicated & SINGLETONS
+        if twice:
+            header = ", ".join(sorted(twice))
+            if steps:
+                return refuse(steps[0], Reason.DUPLICATE_HEADER, header=header)
+            return Rejected(Reason.DUPLICATE_HEADER, facts={"header": header})
+    if not steps:
+        return _OPEN
+    identity: Identity | None = None
+    hidden: frozenset[str] = frozenset()
+    bodies: list[tuple[Step, BodyRule]] = []
+    replays: list[tuple[Step, Replay]] = []
+    for step in steps:
+        plugin = step.plugin
+        result = plugin.check(message, step.config, directory.lookups[plugin.name], now, trace)
+        if isinstance(result, Verified):
+            if result.body is not None:
+                bodies.append((step, result.body))
+            if result.replay is not None:
+                replays.append((step, result.replay))
+            found = Identity(result.credential.consumer, result.credential, False, plugin.name, result.covered)
+        else:
+            fallback = _fallback(step, result, directory)
+            if isinstance(fallback, Rejected):
+                return fallback
+            found = fallback
+        if step.common.hide_credentials:
+            hidden |= plugin.hidden_headers(step.config)
+        if identity is None or identity.anonymous:
+            identity = found
+        elif not found.anonymous:
+            if directory.require_same_consumer and found.consumer is not identity.consumer:
+                return refuse(step, Reason.DIFFERENT_CONSUMERS)
+            identity = found
+    assert identity is not None  # there is at least one step
+    return Admission(identity, hidden, tuple(bodies), tuple(replays), directory)
+
+
+def refuse(step: Step, reason: Reason, detail: str = "", **facts: object) -> Rejected:
+    """A refusal in the words of a step's plugin."""
+    common = step.common
+    return Rejected(
+        reason,
+        plugin=step.plugin.name,
+        dialect=common.dialect,
+        facts=facts,
+        challenge=common.challenge,
+        detail=detail,
+        expose=common.expose_reason,
+    )
+
+
+def _fallback(step: Step, rejected: Rejected, directory: Directory) -> Identity | Rejected:
+    """The anonymous consumer of a step, if it has one and the failure is one that it may cover."""
+    name = step.common.anonymous
+    if not name or rejected.reason in NEVER_ANONYMOUS:
+        return rejected
+    consumer = directory.consumers.get(name)
+    if consumer is None or not consumer.enabled:
+        return refuse(step, Reason.ANONYMOUS_UNKNOWN, f"anonymous consumer {name!r}")
+    return Identity(consumer, None, True, step.plugin.name)

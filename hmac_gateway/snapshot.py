@@ -1,0 +1,48 @@
+"""The whole configuration as requests see it: frozen, compiled, swapped by one assignment.
+
+Built by `runtime.py` from what `consumers.compile` and `proxy.compile` return; read by every adapter. Imports
+`core`, `gate` and `routing`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from .core.credential import Consumer, Lookup
+from .gate import Pipeline
+from .routing import Router
+
+
+def _nobody(identifier: str) -> None:
+    return None
+
+
+class _Lookups(dict[str, Lookup]):
+    def __missing__(self, plugin: str) -> Lookup:
+        # A plugin that no credential uses still runs, so that its refusals take as long.
+        return _nobody
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One version of the configuration.
+
+    `routes` are the gateway lane's, `site` the middleware's. `global_pipelines` hold what runs on requests that
+    match no route, per dialect; routes have them in their own pipelines already. `compiled_at` is Unix seconds.
+    """
+
+    version: int
+    routes: Router = field(default_factory=Router)
+    site: Router = field(default_factory=Router)
+    lookups: Mapping[str, Lookup] = field(default_factory=_Lookups)
+    consumers: Mapping[str, Consumer] = field(default_factory=dict)
+    global_pipelines: Mapping[str, Pipeline] = field(default_factory=dict)
+    require_same_consumer: bool = True
+    compiled_at: float = 0.0
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+def lookups(tables: Mapping[str, Mapping[str, object]]) -> Mapping[str, Lookup]:
+    """Per plugin name the `get` of its table: identifier → Credential."""
+    return _Lookups({plugin: table.get for plugin, table in tables.items()})  # type: ignore[misc]
