@@ -1,0 +1,89 @@
+"""What an exchange with an upstream is made of: its limits in time, its answer, its errors.
+
+Plain values for `proxy.transport`, which is where callers import them from. Standard library only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class TransportError(Exception):
+    """The exchange with the upstream failed and its connection is closed. `kind` is a short stable name."""
+
+    kind = "transport"
+
+
+class ConnectFailed(TransportError):
+    """No connection: the name is unknown, the node refused, or TLS failed. Nothing was sent."""
+
+    kind = "connect_failed"
+
+
+class ConnectTimeout(TransportError):
+    """No connection within `Timeouts.connect`. Nothing was sent."""
+
+    kind = "connect_timeout"
+
+
+class SendTimeout(TransportError):
+    """The upstream took no request bytes for `Timeouts.send`."""
+
+    kind = "send_timeout"
+
+
+class ReadTimeout(TransportError):
+    """The upstream sent nothing for `Timeouts.read` while something was awaited."""
+
+    kind = "read_timeout"
+
+
+class UpstreamBroken(TransportError):
+    """The response is malformed or cut short, or the connection closed before it.
+
+    `stale` is true when a reused connection closed without one byte of response: the node may simply have
+    dropped an idle connection, and another attempt is safe if the request body was not consumed.
+    """
+
+    kind = "broken"
+
+    def __init__(self, message: str, *, stale: bool = False) -> None:
+        super().__init__(message)
+        self.stale = stale
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds, each > 0: for all of connecting (DNS, TCP, TLS), between two writes, between two reads."""
+
+    connect: float
+    send: float
+    read: float
+
+    def __post_init__(self) -> None:
+        if not (self.connect > 0 and self.send > 0 and self.read > 0):
+            raise ValueError("timeouts must be greater than 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Keepalive:
+    """How many idle connections to keep per target, for how many seconds, and for how many requests each."""
+
+    size: int = 320
+    idle_timeout: float = 60.0
+    requests: int = 1000
+
+
+@dataclass(slots=True)
+class Response:
+    """A final response head: names in lower case, in the order received, trailers never included.
+
+    When `complete`, the whole body has arrived, is in `body`, and `read` need not be called; otherwise `body`
+    is empty and everything comes from `read`.
+    """
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    http_version: str
+    complete: bool
+    body: bytes
