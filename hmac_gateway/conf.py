@@ -18,6 +18,7 @@ DEFAULTS: dict[str, Any] = {
     "REPLAY_STORE": "memory",
     "REPLAY_MEMORY_ENTRIES": 100_000,
     "PLUGINS_AVAILABLE": None,
+    "REQUIRE_SAME_CONSUMER": True,
     "MAX_BODY": 64 * 1024 * 1024,
     "SPOOL_MEMORY": 1024 * 1024,
     "ENCRYPTION_KEYS": [],
@@ -61,6 +62,11 @@ class Conf:
     def plugins_available(self) -> list[str] | None:
         """Names of the plugins that may be enabled; None means all."""
         return self._get("PLUGINS_AVAILABLE")  # type: ignore[no-any-return]
+
+    @property
+    def require_same_consumer(self) -> bool:
+        """Whether several authentication plugins on one object must all name the same consumer."""
+        return bool(self._get("REQUIRE_SAME_CONSUMER"))
 
     @property
     def max_body(self) -> int:

@@ -40,7 +40,8 @@ class Snapshot:
     global_pipelines: Mapping[str, Pipeline] = field(default_factory=dict)
     require_same_consumer: bool = True
     compiled_at: float = 0.0
-    counts: Mapping[str, int] = field(default_factory=dict)
+    #: The proxy's compiled upstreams by id; opaque here.
+    upstreams: Mapping[str, object] = field(default_factory=dict)
 
 
 def lookups(tables: Mapping[str, Mapping[str, object]]) -> Mapping[str, Lookup]:

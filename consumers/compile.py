@@ -1,0 +1,160 @@
+"""Rows of consumers and credentials → what the engine looks up. Called by `hmac_gateway.runtime`.
+
+Imports `hmac_gateway` only. Compiled objects are kept from one snapshot to the next unless their row, or their
+consumer's, changed: a change of one row costs one row, and secrets that were opened stay opened.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from hmac_gateway import crypto
+from hmac_gateway.core.credential import Consumer, Credential, Secret
+from hmac_gateway.core.errors import ConfigError
+
+logger = logging.getLogger("hmac_gateway.runtime")
+
+Row = Mapping[str, Any]
+Rows = Mapping[str, Mapping[Any, Row]]
+Changes = Mapping[str, set[Any]]
+
+#: What `runtime` must read for us, by model name.
+MODELS: Final = ("consumer", "consumeracl", "credential")
+
+
+class Compiler:
+    """Consumers by name and credentials by plugin and identifier, kept current by `update`."""
+
+    def __init__(self) -> None:
+        self._consumers: dict[Any, Consumer] = {}
+        self._credentials: dict[Any, Credential] = {}
+        self._owned: dict[Any, set[Any]] = {}
+        self._owner: dict[Any, Any] = {}
+
+    def update(self, rows: Rows, changes: Changes) -> None:
+        """Take in changed and deleted keys. Raises ConfigError naming the row; call again with the same keys then."""
+        acls: dict[Any, list[str]] = {}
+        for acl in rows["consumeracl"].values():
+            acls.setdefault(acl["consumer_id"], []).append(acl["group"])
+        stale = set(changes["consumer"])
+        if changes["consumeracl"]:
+            stale |= acls.keys() | {key for key, consumer in self._consumers.items() if consumer.groups}
+        dirty = set(changes["credential"])
+        for key in stale:
+            dirty |= self._owned.get(key, set())
+            row = rows["consumer"].get(key)
+            if row is None:
+                self._consumers.pop(key, None)
+            else:
+                self._consumers[key] = _consumer(row, acls.get(key, []))
+        for key in dirty:
+            self._forget(key)
+            row = rows["credential"].get(key)
+            if row is None:
+                continue
+            consumer = self._consumers.get(row["consumer_id"])
+            if consumer is None:
+                raise ConfigError(f"credential {key}", str(row["consumer_id"]), "the id of an existing consumer")
+            self._credentials[key] = _credential(row, consumer)
+            self._owned.setdefault(row["consumer_id"], set()).add(key)
+            self._owner[key] = row["consumer_id"]
+
+    def _forget(self, key: Any) -> None:
+        self._credentials.pop(key, None)
+        owner = self._owner.pop(key, None)
+        if owner is not None:
+            self._owned[owner].discard(key)
+
+    def consumers(self) -> dict[str, Consumer]:
+        """Consumers by user name."""
+        return {consumer.username: consumer for consumer in self._consumers.values() if consumer.username}
+
+    def credentials(self) -> dict[str, dict[str, Credential]]:
+        """Per plugin: credentials by identifier. A credential comes before its consumer's own entry."""
+        tables: dict[str, dict[str, Credential]] = {}
+        for credential in self._credentials.values():
+            table = tables.setdefault(credential.plugin, {})
+            # A key id on the wire is bytes as text; one beyond ASCII is found under the same spelling.
+            identifier = credential.identifier
+            if not identifier.isascii():
+                identifier = identifier.encode().decode("latin-1")
+            if credential.public_id or identifier not in table:
+                table[identifier] = credential
+        return tables
+
+
+def _seconds(value: datetime | None) -> float | None:
+    return None if value is None else value.timestamp()
+
+
+def _consumer(row: Row, groups: list[str]) -> Consumer:
+    return Consumer(
+        id=str(row["id"]),
+        username=row["username"] or "",
+        custom_id=row["custom_id"] or "",
+        group_id=row["group_id"] or "",
+        groups=tuple(sorted(groups)),
+        labels=row["labels"],
+        tags=tuple(row["tags"]),
+        enabled=row["enabled"],
+        expires_at=_seconds(row["expires_at"]),
+        user_id=row["user_id"],
+    )
+
+
+def _credential(row: Row, consumer: Consumer) -> Credential:
+    return Credential(
+        id=str(row["id"]),
+        consumer=consumer,
+        plugin=row["plugin"],
+        identifier=row["identifier"],
+        open_secrets=_Secrets(
+            str(row["id"]),
+            row["sealed_secret"],
+            row["sealed_previous_secret"],
+            _seconds(row["previous_secret_until"]) or 0.0,
+        ),
+        public_id=row["public_id"] or "",
+        enabled=row["enabled"],
+        not_before=_seconds(row["not_before"]),
+        expires_at=_seconds(row["expires_at"]),
+        settings=row["settings"],
+        labels=row["labels"],
+    )
+
+
+class _Secrets:
+    """Opens a credential's sealed secrets on first use and keeps them."""
+
+    __slots__ = ("_credential", "_current", "_previous", "_sealed", "_until")
+
+    def __init__(self, credential: str, sealed: str, previous: str, until: float) -> None:
+        self._credential = credential
+        self._sealed = (sealed, previous)
+        self._until = until
+        self._current: tuple[Secret, ...] | None = None
+        self._previous: tuple[Secret, ...] = ()
+
+    def __call__(self, now: float) -> tuple[Secret, ...]:
+        current = self._current
+        if current is None:
+            current = self._open()
+        if self._previous and now < self._until:
+            return current + self._previous
+        return current
+
+    def _open(self) -> tuple[Secret, ...]:
+        sealed, previous = self._sealed
+        try:
+            current = (Secret(crypto.open_sealed(sealed).encode()),) if sealed else ()
+            if previous:
+                self._previous = (Secret(crypto.open_sealed(previous).encode()),)
+        except crypto.CannotOpen:
+            # Not remembered: the right key may come back. Without a secret nothing verifies.
+            logger.error("the secret of credential %s cannot be opened with the configured keys", self._credential)
+            return ()
+        self._current = current
+        return current

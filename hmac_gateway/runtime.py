@@ -1,0 +1,254 @@
+"""Keeps a process's snapshot current: reads what changed, compiles it, swaps it in one assignment.
+
+A gateway worker runs `Refresher` in a thread of its own (Django's ORM refuses to run in an event loop); Django
+hosts call `current()`, which looks by itself when its last look is too old. Imports `snapshot`, `models` and, by
+label, the compile modules of the two apps. If anything goes wrong, the last good snapshot stays and `problems`
+says why.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
+from django.db import DatabaseError, close_old_connections, connections, router
+from django.db.models import Model
+
+from . import crypto
+from .conf import conf
+from .core.errors import ConfigError
+from .models import ConfigVersion, Tombstone
+from .snapshot import Snapshot, lookups
+
+logger = logging.getLogger("hmac_gateway.runtime")
+
+#: Tombstones are forgotten after this many seconds; a reader that slept longer reads everything anew.
+TOMBSTONE_LIFE = 24 * 3600
+#: How often a read is repeated when writers commit in its middle, before the next round takes over.
+_READ_TRIES = 5
+
+
+class Unreadable(Exception):
+    """The rows kept changing while they were read."""
+
+
+def _compile_module(label: str) -> Any:
+    return import_module(f"{apps.get_app_config(label).name}.compile")
+
+
+class Mirror:
+    """The configuration's rows as last read, by model name, and which of them changed since the last compile.
+
+    Versions are committed in their order (the version row is locked by each writer until it commits), so rows newer
+    than the last version seen, plus tombstones, are all that changed. Reading is not one transaction: where the
+    version moved meanwhile, it is done again.
+    """
+
+    def __init__(self, app_label: str, names: tuple[str, ...]) -> None:
+        self.models: dict[str, type[Model]] = {name: apps.get_model(app_label, name) for name in names}
+        self.rows: dict[str, dict[Any, dict[str, Any]]] = {name: {} for name in names}
+        self.changes: dict[str, set[Any]] = {name: set() for name in names}
+
+    def read(self, since: int, using: str) -> None:
+        """Take in what was written and deleted after version `since`; below zero: everything."""
+        for name, model in self.models.items():
+            fields = [field.attname for field in model._meta.concrete_fields]
+            rows = self.rows[name]
+            changed = model._base_manager.using(using).values(*fields)
+            if since < 0:
+                self.changes[name].update(rows)
+                rows.clear()
+            else:
+                changed = changed.filter(changed_at_version__gt=since)
+            for row in changed.iterator(chunk_size=2000):
+                rows[row["id"]] = row
+                self.changes[name].add(row["id"])
+        if since < 0:
+            return
+        by_label = {model._meta.label_lower: name for name, model in self.models.items()}
+        gone = Tombstone._default_manager.using(using).filter(version__gt=since, label__in=by_label)
+        for label, text, version in gone.values_list("label", "object_pk", "version"):
+            name = by_label[label]
+            key = self.models[name]._meta.pk.to_python(text)
+            rows = self.rows[name]
+            # A key that was deleted and made again is alive: its row is newer than the tombstone.
+            if key in rows and rows[key]["changed_at_version"] <= version:
+                del rows[key]
+                self.changes[name].add(key)
+
+
+class Runtime:
+    """One process's view of the configuration.
+
+    `snapshot` is None until the first good one. `problems` are sentences for `/readyz` and the console, empty when
+    all is well. `refresh` may be called from any thread, one at a time.
+    """
+
+    def __init__(self, using: str | None = None, now: Callable[[], float] = time.time) -> None:
+        self._using = using
+        self._now = now
+        self._lock = threading.Lock()
+        self._checked = float("-inf")
+        self._next_expiry: float | None = None
+        self.snapshot: Snapshot | None = None
+        self.problems: list[str] = []
+        #: Called with every new snapshot, in the refreshing thread.
+        self.listeners: list[Callable[[Snapshot], None]] = []
+        self._start_over()
+
+    def _start_over(self) -> None:
+        self._version = -1
+        self._read_at = 0.0
+        people, ways = _compile_module("hmac_consumers"), _compile_module("hmac_proxy")
+        self._people = Mirror("hmac_consumers", people.MODELS)
+        self._ways = Mirror("hmac_proxy", ways.MODELS)
+        self._people_compiler = people.Compiler()
+        self._ways_compiler = ways.Compiler()
+        self._ways_module = ways
+
+    def current(self) -> Snapshot | None:
+        """The snapshot, after a look at the version row if the last one is older than REFRESH_SECONDS."""
+        if time.monotonic() - self._checked >= conf.refresh_seconds and self._lock.acquire(blocking=False):
+            # Another thread's look serves everyone: nobody waits for it.
+            try:
+                self._refresh()
+            finally:
+                self._lock.release()
+        return self.snapshot
+
+    def refresh(self) -> bool:
+        """Look for changes and take them in. True when the snapshot is current; never raises."""
+        with self._lock:
+            return self._refresh()
+
+    def _refresh(self) -> bool:
+        try:
+            self._look()
+        except DatabaseError as error:
+            self._fail(f"the database cannot be read: {_first_line(error)}")
+        except Unreadable as error:
+            self._fail(str(error))
+        except (ConfigError, ImproperlyConfigured, crypto.CannotOpen) as error:
+            self._fail(f"the configuration cannot be compiled: {error}")
+        except Exception as error:
+            # A bug of ours must not end the thread that enforces revocations.
+            logger.exception("refreshing the configuration failed")
+            self._fail(f"refreshing failed: {type(error).__name__}")
+        else:
+            if self.problems:
+                logger.info("the configuration is current again, version %s", self._version)
+            self.problems = []
+        self._checked = time.monotonic()
+        return not self.problems
+
+    def _fail(self, problem: str) -> None:
+        if self.problems != [problem]:
+            logger.error("%s; %s", problem, "the last good one keeps serving" if self.snapshot else "nothing is served")
+        self.problems = [problem]
+
+    def _look(self) -> None:
+        using = self._using or router.db_for_read(ConfigVersion)
+        version, canary = _version(using)
+        if self._version >= 0 and (version < self._version or time.monotonic() - self._read_at > TOMBSTONE_LIFE / 2):
+            # Another database, a restored backup, or a sleep longer than tombstones live.
+            self._start_over()
+        now = self._now()
+        expired = self._next_expiry is not None and now >= self._next_expiry
+        if version != self._version:
+            for _ in range(_READ_TRIES):
+                before = version
+                self._people.read(self._version, using)
+                self._ways.read(self._version, using)
+                version, canary = _version(using)
+                self._version = before
+                if version == before:
+                    break
+            else:
+                raise Unreadable("the configuration changes faster than it can be read")
+        self._read_at = time.monotonic()
+        pending = any(self._people.changes.values()) or any(self._ways.changes.values())
+        if self.snapshot is not None and not pending and not expired and self.snapshot.version == self._version:
+            return
+        if canary and not crypto.check_canary(canary):
+            raise ConfigError("HMAC_GATEWAY_ENCRYPTION_KEYS", "(not shown)", "the keys that sealed the stored secrets")
+        self._compile(now)
+
+    def _compile(self, now: float) -> None:
+        people, ways = self._people, self._ways
+        self._people_compiler.update(people.rows, people.changes)
+        expired = self._next_expiry is not None and now >= self._next_expiry
+        if self.snapshot is None or expired or any(ways.changes.values()):
+            self._ways_compiler.update(ways.rows, now)
+            self._next_expiry = self._ways_module.next_expiry(ways.rows, now)
+        compiler = self._ways_compiler
+        snapshot = Snapshot(
+            version=self._version,
+            routes=compiler.routes,
+            site=compiler.site,
+            lookups=lookups(self._people_compiler.credentials()),
+            consumers=self._people_compiler.consumers(),
+            global_pipelines=compiler.global_pipelines,
+            require_same_consumer=conf.require_same_consumer,
+            compiled_at=now,
+            upstreams=compiler.upstreams,
+        )
+        for mirror in (people, ways):
+            for keys in mirror.changes.values():
+                keys.clear()
+        self.snapshot = snapshot
+        for listener in self.listeners:
+            listener(snapshot)
+
+
+def _version(using: str) -> tuple[int, str]:
+    row = ConfigVersion._default_manager.using(using).filter(pk=1).values_list("version", "canary").first()
+    return (0, "") if row is None else row
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+class Refresher(threading.Thread):
+    """Refreshes a runtime every `conf.refresh_seconds` in a thread with a database connection of its own.
+
+    `every_second` is called about once a second in the same thread, for what processes tell each other.
+    """
+
+    def __init__(self, runtime: Runtime, every_second: Callable[[], None] | None = None) -> None:
+        super().__init__(name="hmac-gateway-refresh", daemon=True)
+        self.runtime = runtime
+        self._every_second = every_second
+        # Not `_stop`: that is the name of a method of Thread.
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        told = float("-inf")
+        while not self._stopping.is_set():
+            self.runtime.refresh()
+            if self.runtime.problems:
+                # A connection that broke is thrown away; the next round opens a new one.
+                close_old_connections()
+            if self._every_second is not None and time.monotonic() - told >= 1.0:
+                told = time.monotonic()
+                try:
+                    self._every_second()
+                except DatabaseError as error:
+                    logger.warning("telling other processes failed: %s", _first_line(error))
+                    close_old_connections()
+                except Exception:
+                    logger.exception("telling other processes failed")
+            self._stopping.wait(conf.refresh_seconds)
+        connections.close_all()
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """End the thread and wait for it, at most `timeout` seconds."""
+        self._stopping.set()
+        if self.is_alive():
+            self.join(timeout)

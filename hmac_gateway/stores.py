@@ -1,0 +1,177 @@
+"""Where used signatures are remembered: memory, Redis or the database. Each `add` is one atomic step.
+
+Called by adapters after a signature and its body were found right. Imports `conf` and `models`. A store that is
+full or away raises `StoreUnavailable`, and the request is refused: a replay store that forgets is none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+from django.db import DatabaseError, IntegrityError, connections, router, transaction
+
+from .conf import conf
+
+
+class StoreUnavailable(Exception):
+    """The store cannot say whether a mark was there."""
+
+
+class ReplayStore(Protocol):
+    """Remembers marks for a time."""
+
+    def add(self, key: str, ttl: int) -> bool:
+        """Remember `key` for `ttl` seconds. True if it was new; raises StoreUnavailable."""
+
+    async def aadd(self, key: str, ttl: int) -> bool:
+        """The same from an event loop, without blocking it."""
+
+
+class MemoryStore:
+    """Marks of one process. Bounded: a full store refuses rather than forgets.
+
+    Expired marks leave from the front; times to live differ by policy, so a long one may hold shorter ones behind
+    it, which only makes the store fuller, never wrong.
+    """
+
+    def __init__(self, size: int, now: Callable[[], float] = time.monotonic) -> None:
+        self._size = size
+        self._now = now
+        self._marks: dict[str, float] = {}
+        self._queue: deque[tuple[float, str]] = deque()
+        self._lock = threading.Lock()
+
+    def add(self, key: str, ttl: int) -> bool:
+        now = self._now()
+        with self._lock:
+            queue, marks = self._queue, self._marks
+            while queue and queue[0][0] <= now:
+                until, old = queue.popleft()
+                if marks.get(old) == until:
+                    del marks[old]
+            seen = marks.get(key)
+            if seen is not None and seen > now:
+                return False
+            if len(queue) >= self._size:
+                raise StoreUnavailable(f"the memory replay store is full ({self._size} marks)")
+            marks[key] = now + ttl
+            queue.append((now + ttl, key))
+            return True
+
+    async def aadd(self, key: str, ttl: int) -> bool:
+        return self.add(key, ttl)
+
+
+#: Seconds for connecting to Redis and for one answer: a store that does not answer refuses requests.
+REDIS_TIMEOUT = 2.0
+REDIS_PREFIX = "hmacgw:replay:"
+
+
+class RedisStore:
+    """Marks shared by all processes: SET NX EX, atomic on the server."""
+
+    def __init__(self, url: str) -> None:
+        # Optional extra: only who configures Redis needs the package.
+        import redis
+        import redis.asyncio
+
+        self._errors: tuple[type[Exception], ...] = (redis.RedisError, OSError, TimeoutError)
+        self._url = url
+        options: dict[str, Any] = {"socket_connect_timeout": REDIS_TIMEOUT, "socket_timeout": REDIS_TIMEOUT}
+        self._sync = redis.Redis.from_url(url, **options)
+        self._make_async = lambda: redis.asyncio.Redis.from_url(url, **options)
+        # Connections belong to the loop that made them.
+        self._async: dict[asyncio.AbstractEventLoop, Any] = {}
+
+    def add(self, key: str, ttl: int) -> bool:
+        try:
+            return self._sync.set(REDIS_PREFIX + key, b"1", nx=True, ex=ttl) is not None
+        except self._errors as error:
+            raise StoreUnavailable(f"the Redis replay store failed: {type(error).__name__}") from error
+
+    async def aadd(self, key: str, ttl: int) -> bool:
+        loop = asyncio.get_running_loop()
+        client = self._async.get(loop)
+        if client is None:
+            client = self._async[loop] = self._make_async()
+        try:
+            return await client.set(REDIS_PREFIX + key, b"1", nx=True, ex=ttl) is not None
+        except self._errors as error:
+            raise StoreUnavailable(f"the Redis replay store failed: {type(error).__name__}") from error
+
+
+class DatabaseStore:
+    """Marks in the table ReplayMark: the primary key is the lock, an expired mark is taken over."""
+
+    def __init__(self, using: str | None = None, now: Callable[[], float] = time.time) -> None:
+        self._using = using
+        self._now = now
+        self._threads: ThreadPoolExecutor | None = None
+        self._pruned = 0.0
+
+    def add(self, key: str, ttl: int) -> bool:
+        from .models import ReplayMark
+
+        using = self._using or router.db_for_write(ReplayMark)
+        now = self._now()
+        until = int(now) + ttl + 1
+        marks = ReplayMark._default_manager.using(using)
+        try:
+            if now - self._pruned > 60:
+                self._pruned = now
+                marks.filter(expires_at__lt=int(now)).delete()
+            try:
+                with transaction.atomic(using=using):
+                    marks.create(key=key, expires_at=until)
+                return True
+            except IntegrityError:
+                # One statement: of two that want an expired mark, one finds it no longer expired.
+                return bool(marks.filter(key=key, expires_at__lt=int(now)).update(expires_at=until))
+        except DatabaseError as error:
+            connections[using].close_if_unusable_or_obsolete()
+            raise StoreUnavailable(f"the database replay store failed: {type(error).__name__}") from error
+
+    async def aadd(self, key: str, ttl: int) -> bool:
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(4, thread_name_prefix="hmac-gateway-replay")
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self.add, key, ttl)
+
+
+class RefusingStore:
+    """Stands where the configured store cannot do what is asked: every mark is refused, with the reason."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def add(self, key: str, ttl: int) -> bool:
+        raise StoreUnavailable(self.reason)
+
+    async def aadd(self, key: str, ttl: int) -> bool:
+        raise StoreUnavailable(self.reason)
+
+
+def replay_store(workers: int | None = None) -> ReplayStore:
+    """The store that REPLAY_STORE names, for a configuration served by `workers` processes.
+
+    Several processes do not share memory: with the memory store each would let the same signature pass once, so
+    then every request that asks for replay protection is refused.
+    """
+    name = conf.replay_store
+    workers = conf.workers if workers is None else workers
+    if name == "memory":
+        if workers > 1:
+            return RefusingStore(
+                f"REPLAY_STORE is memory, which {workers} workers do not share; set it to redis://… or database"
+            )
+        return MemoryStore(conf.replay_memory_entries)
+    if name == "database":
+        return DatabaseStore()
+    if name.startswith(("redis://", "rediss://", "unix://")):
+        return RedisStore(name)
+    return RefusingStore(f"REPLAY_STORE is {name.partition('://')[0]!r}; allowed: memory, database, redis://…")

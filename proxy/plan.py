@@ -1,0 +1,206 @@
+"""What goes upstream, as a pure function of the request, the route and the identity. No I/O.
+
+Called by the gateway lane and the embedded lane; built for by `compile.py`. Imports `hmac_gateway` and the
+transport's plain values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from hmac_gateway.core.identity import Identity
+from hmac_gateway.core.message import Message, split_target
+from hmac_gateway.core.paths import decoded
+from hmac_gateway.routing import host_of
+
+from .transport import Keepalive, Target, Timeouts
+
+#: RFC 9110 7.6.1 and what is left of older practice: these speak about one connection only.
+HOP_BY_HOP: Final = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "http2-settings",
+    }
+)
+#: What only the gateway may say about the caller; stripped from every client, on every route.
+IDENTITY_HEADERS: Final = frozenset(
+    {
+        "x-consumer-id",
+        "x-consumer-username",
+        "x-consumer-custom-id",
+        "x-consumer-groups",
+        "x-credential-identifier",
+        "x-credential-username",
+        "x-anonymous-consumer",
+    }
+)
+#: Set by us from what we know of the connection.
+_CONNECTION_FACTS: Final = frozenset(
+    {"forwarded", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port", "x-real-ip"}
+)
+#: Framing and addressing are written anew; Expect was answered by the server in front of us.
+_OURS: Final = frozenset({"host", "content-length", "expect", "x-request-id", "proxy"})
+_DROPPED: Final = HOP_BY_HOP | IDENTITY_HEADERS | _CONNECTION_FACTS | _OURS
+
+#: Response headers that end here; the server in front of us frames the answer anew.
+RESPONSE_DROPPED: Final = frozenset(name.encode() for name in HOP_BY_HOP - {"proxy-authenticate"}) | {b"x-request-id"}
+
+_UNSAFE: Final = str.maketrans("", "", "\r\n\x00")
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One address of an upstream. `key` is stable across snapshots; the balancer's state hangs on it."""
+
+    key: str
+    host: str
+    port: int
+    weight: int
+    target: Target = field(compare=False)
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """A compiled upstream. `nodes` are those that may get traffic, higher priority first."""
+
+    id: str
+    nodes: tuple[Node, ...]
+    scheme: str = "http"
+    type: str = "roundrobin"
+    pass_host: str = "pass"
+    upstream_host: str = ""
+    retries: int = 0
+    retry_timeout: float = 0.0
+    timeouts: Timeouts = Timeouts(60.0, 60.0, 60.0)
+    keepalive: Keepalive = Keepalive()
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """Where a route leads. `upstream` is None where none is configured: 503."""
+
+    upstream: Upstream | None
+    timeouts: Timeouts
+    strip_prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """What is known of the connection a request came by. `trusted`: its X-Forwarded-* are believed."""
+
+    port: int
+    trusted: bool = False
+
+
+class BadTarget(Exception):
+    """The target cannot be forwarded as this route demands: answered with 400."""
+
+
+def forwarded_target(message: Message, forward: Forward) -> str:
+    """The request target for the upstream: the raw bytes as they came, less a prefix where the route says so.
+
+    Raises BadTarget when the prefix, matched in decoded form, is spelled otherwise in the raw path.
+    """
+    prefix = forward.strip_prefix
+    if not prefix and message.target.startswith("/"):
+        return message.target
+    path, query = split_target(message.target)
+    if prefix:
+        if not path.startswith(prefix) or decoded(path[: len(prefix)]) != prefix:
+            raise BadTarget("the path's prefix is percent-encoded or holds repeated slashes")
+        path = path[len(prefix) :]
+        if not path.startswith("/"):
+            path = "/" + path
+    return f"{path}?{query}" if "?" in message.target else path
+
+
+def host_header(message: Message, upstream: Upstream, node: Node) -> str:
+    """The Host for a node, per `pass_host`: the client's, the node's (port only when unusual), or a fixed one."""
+    if upstream.pass_host == "pass":
+        return message.authority or _node_host(node)
+    if upstream.pass_host == "rewrite":
+        return upstream.upstream_host
+    return _node_host(node)
+
+
+def _node_host(node: Node) -> str:
+    host = f"[{node.host}]" if ":" in node.host else node.host
+    return host if node.port == (443 if node.target.tls else 80) else f"{host}:{node.port}"
+
+
+def header_lines(
+    message: Message, identity: Identity, hidden: frozenset[str], peer: Peer, request_id: str, body: str
+) -> str:
+    """Everything behind the Host line, blank line included; the same for every node that is tried.
+
+    `hidden` are header names that `hide_credentials` takes away; `body` is the framing line ("" for none).
+    """
+    dropped = _DROPPED
+    listed = message.get("connection")
+    if listed is not None or hidden:
+        dropped = _DROPPED | hidden | _listed(message)
+    lines = [f"{name}: {value}\r\n" for name, value in message.headers if name not in dropped and "_" not in name]
+    remote = message.remote_addr
+    before = ", ".join(message.get_all("x-forwarded-for"))
+    lines.append(f"x-forwarded-for: {before}, {remote}\r\n" if before else f"x-forwarded-for: {remote}\r\n")
+    real, scheme, host, port = remote, message.scheme, host_of(message.authority), str(peer.port)
+    if peer.trusted:
+        real = message.get("x-real-ip") or real
+        scheme = message.get("x-forwarded-proto") or scheme
+        host = message.get("x-forwarded-host") or host
+        port = message.get("x-forwarded-port") or port
+    lines.append(
+        f"x-real-ip: {real}\r\nx-forwarded-proto: {scheme}\r\nx-forwarded-host: {host}\r\n"
+        f"x-forwarded-port: {port}\r\nx-request-id: {request_id}\r\n"
+    )
+    if identity.consumer is not None:
+        lines.append(identity_lines(identity))
+    lines.append(body)
+    lines.append("\r\n")
+    return "".join(lines)
+
+
+def request_head(message: Message, target: str, host: str, lines: str) -> bytes:
+    """The bytes of a request head for one node."""
+    return f"{message.method} {target} HTTP/1.1\r\nhost: {host}\r\n{lines}".encode("latin-1")
+
+
+def identity_headers(identity: Identity) -> list[tuple[str, str]]:
+    """The headers that tell an application who calls (decisions on identity): only those that have a value."""
+    consumer = identity.consumer
+    if consumer is None:
+        return []
+    headers = [("X-Consumer-ID", consumer.id), ("X-Consumer-Username", consumer.username)]
+    if not identity.anonymous:
+        headers.append(("X-Consumer-Custom-ID", consumer.custom_id or consumer.labels.get("custom_id", "")))
+        if identity.credential is not None:
+            headers.append(("X-Credential-Identifier", identity.credential.public_id))
+    else:
+        headers.append(("X-Anonymous-Consumer", "true"))
+    headers.append(("X-Consumer-Groups", ", ".join(consumer.groups)))
+    return [(name, value) for name, value in headers if value]
+
+
+def identity_lines(identity: Identity) -> str:
+    """`identity_headers` as header lines; characters beyond latin-1 go out as their UTF-8 bytes."""
+    lines = []
+    for name, value in identity_headers(identity):
+        if not value.isascii():
+            value = value.encode().decode("latin-1")
+        lines.append(f"{name}: {value.translate(_UNSAFE)}\r\n")
+    return "".join(lines)
+
+
+def _listed(message: Message) -> frozenset[str]:
+    """Names in `Connection`: they end here (RFC 9110 7.6.1), before ours are set."""
+    return frozenset(token.strip().lower() for value in message.get_all("connection") for token in value.split(","))
