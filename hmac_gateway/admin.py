@@ -1,0 +1,63 @@
+"""Console pages of the engine's own tables. Loaded by Django's admin; plain ModelAdmins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.http import HttpRequest
+
+from .admin_base import EntityAdmin, ReadOnlyAdmin, ShowsSecretsOnce, show_once
+from .models import AdminKey, AuditEvent, Rejection, WorkerStatus
+
+
+@admin.register(AdminKey)
+class AdminKeyAdmin(ShowsSecretsOnce, EntityAdmin):
+    """Keys to the admin APIs. The key is made here and shown once."""
+
+    list_display = ["name", "role", "enabled", "created_at", "last_used_at"]
+    list_filter = ["role", "enabled", "created_at"]
+    search_fields = ["name"]
+    fields = ["name", "role", "enabled"]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        return []
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        plaintext = "" if change else obj.new_key()
+        super().save_model(request, obj, form, change)
+        if plaintext:
+            show_once(request, f"X-API-KEY of {obj.name}", plaintext)
+
+
+@admin.register(AuditEvent)
+class AuditEventAdmin(ReadOnlyAdmin):
+    """Who changed what."""
+
+    list_display = ["at", "actor", "action", "entity", "object_id", "via"]
+    list_filter = ["action", "via", "entity", "at"]
+    search_fields = ["actor", "object_id"]
+
+
+@admin.register(WorkerStatus)
+class WorkerStatusAdmin(ReadOnlyAdmin):
+    """Which processes serve, and which configuration."""
+
+    list_display = ["host", "pid", "role", "snapshot_version", "heartbeat_at", "started_at", "troubles"]
+    list_filter = ["role"]
+    search_fields = ["host"]
+
+    @admin.display(description="problems")
+    def troubles(self, obj: WorkerStatus) -> str:
+        return "; ".join(map(str, obj.problems)) or "none"
+
+
+@admin.register(Rejection)
+class RejectionAdmin(ReadOnlyAdmin):
+    """Refused requests, newest first."""
+
+    list_display = ["at", "status", "reason", "plugin", "method", "path", "route_id", "lane", "request_id"]
+    list_filter = ["reason", "plugin", "status", "lane", "at"]
+    search_fields = ["request_id", "path"]
+    # Opened by the debugger alone.
+    exclude = ["sealed_request"]
