@@ -218,13 +218,21 @@ def _first_line(error: Exception) -> str:
 class Refresher(threading.Thread):
     """Refreshes a runtime every `conf.refresh_seconds` in a thread with a database connection of its own.
 
-    `every_second` is called about once a second in the same thread, for what processes tell each other.
+    `every_second` is called about once a second in the same thread, for what processes tell each other, and
+    `at_end` once when the thread ends. `first_look` is set after the first attempt, good or not.
     """
 
-    def __init__(self, runtime: Runtime, every_second: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        every_second: Callable[[], None] | None = None,
+        at_end: Callable[[], None] | None = None,
+    ) -> None:
         super().__init__(name="hmac-gateway-refresh", daemon=True)
         self.runtime = runtime
+        self.first_look = threading.Event()
         self._every_second = every_second
+        self._at_end = at_end
         # Not `_stop`: that is the name of a method of Thread.
         self._stopping = threading.Event()
 
@@ -232,6 +240,7 @@ class Refresher(threading.Thread):
         told = float("-inf")
         while not self._stopping.is_set():
             self.runtime.refresh()
+            self.first_look.set()
             if self.runtime.problems:
                 # A connection that broke is thrown away; the next round opens a new one.
                 close_old_connections()
@@ -245,6 +254,12 @@ class Refresher(threading.Thread):
                 except Exception:
                     logger.exception("telling other processes failed")
             self._stopping.wait(conf.refresh_seconds)
+        try:
+            for last in (self._every_second, self._at_end):
+                if last is not None:
+                    last()
+        except DatabaseError as error:
+            logger.warning("saying goodbye failed: %s", _first_line(error))
         connections.close_all()
 
     def stop(self, timeout: float = 5.0) -> None:

@@ -85,7 +85,7 @@ class RedisStore:
         self._url = url
         options: dict[str, Any] = {"socket_connect_timeout": REDIS_TIMEOUT, "socket_timeout": REDIS_TIMEOUT}
         self._sync = redis.Redis.from_url(url, **options)
-        self._make_async = lambda: redis.asyncio.Redis.from_url(url, **options)
+        self._make_async: Callable[[], Any] = lambda: redis.asyncio.Redis.from_url(url, **options)
         # Connections belong to the loop that made them.
         self._async: dict[asyncio.AbstractEventLoop, Any] = {}
 

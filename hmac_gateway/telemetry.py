@@ -1,0 +1,177 @@
+"""What a gateway worker tells the console: its state, how many requests had which outcome, who was refused.
+
+Fed on the request's path (counting and appending only), flushed about once a second by the refresher's thread into
+small tables. Imports `models`, `runtime` and `crypto`; called by `proxy.worker`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections import Counter, deque
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Protocol
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db import IntegrityError, models, transaction
+from django.utils import timezone
+
+from . import crypto
+from .core.errors import Rejected
+from .core.message import Message
+from .core.words import row
+from .models import MinuteCounter, Rejection, WorkerStatus
+from .runtime import Runtime
+
+#: Refusals kept per flush: the debugger needs examples, a flood needs no more rows.
+KEPT_REJECTIONS: Final = 50
+REJECTION_LIFE: Final = timedelta(days=1)
+COUNTER_LIFE: Final = timedelta(days=7)
+#: A worker that said nothing for this long is gone.
+HEARTBEAT_LIFE: Final = timedelta(seconds=30)
+#: Never kept, not even sealed: they are not needed to explain a signature.
+_NOT_KEPT: Final = frozenset({"cookie", "proxy-authorization"})
+
+
+class Finished(Protocol):
+    """What the gateway lane says of a request."""
+
+    message: Message
+    request_id: str
+    path: str
+    status: int
+    reason: str
+
+    @property
+    def route_id(self) -> str:
+        """The matched route's id, "" for none."""
+
+
+class Telemetry:
+    """One worker's memory of what happened since its last flush."""
+
+    def __init__(self, runtime: Runtime, role: str = "gateway") -> None:
+        self._runtime = runtime
+        self._id = uuid.uuid4().hex
+        self._role = role
+        self._started = timezone.now()
+        self._counts: Counter[tuple[int, str, str]] = Counter()
+        self._rejections: deque[tuple[float, Finished, Rejected]] = deque(maxlen=KEPT_REJECTIONS)
+        self._lock = threading.Lock()
+        self._pruned = 0.0
+
+    # --- on the request's path ---
+
+    def finished(self, exchange: Finished) -> None:
+        """Count a request by minute, route and outcome."""
+        outcome = exchange.reason or f"{exchange.status // 100}xx"
+        with self._lock:
+            self._counts[int(time.time()) // 60, exchange.route_id, outcome] += 1
+
+    def rejected(self, exchange: Finished, rejected: Rejected) -> None:
+        """Keep a refused request's head for the debugger."""
+        self._rejections.append((time.time(), exchange, rejected))
+
+    # --- in the refresher's thread ---
+
+    def flush(self) -> None:
+        """Write heartbeat, counters and refusals. Raises DatabaseError; what was not written is tried again."""
+        self._beat()
+        with self._lock:
+            counts, self._counts = self._counts, Counter()
+        try:
+            while counts:
+                (minute, route_id, outcome), count = next(iter(counts.items()))
+                _add(datetime.fromtimestamp(minute * 60, UTC), route_id, outcome, count)
+                del counts[minute, route_id, outcome]
+        finally:
+            if counts:
+                with self._lock:
+                    self._counts.update(counts)
+        self._keep_rejections()
+        if time.monotonic() - self._pruned > 60:
+            self._pruned = time.monotonic()
+            prune()
+
+    def gone(self) -> None:
+        """This worker ends: it leaves no stale heartbeat behind."""
+        WorkerStatus._default_manager.filter(pk=self._id).delete()
+
+    def _beat(self) -> None:
+        snapshot = self._runtime.snapshot
+        WorkerStatus._default_manager.update_or_create(
+            pk=self._id,
+            defaults={
+                "host": socket.gethostname()[:255],
+                "pid": os.getpid(),
+                "role": self._role,
+                "started_at": self._started,
+                "heartbeat_at": timezone.now(),
+                "snapshot_version": -1 if snapshot is None else snapshot.version,
+                "problems": list(self._runtime.problems),
+            },
+        )
+
+    def _keep_rejections(self) -> None:
+        rows = []
+        while self._rejections:
+            at, exchange, rejected = self._rejections.popleft()
+            rows.append(
+                Rejection(
+                    request_id=exchange.request_id,
+                    at=datetime.fromtimestamp(at, UTC),
+                    lane=self._role,
+                    route_id=exchange.route_id[:80],
+                    plugin=rejected.plugin,
+                    reason=str(rejected.reason),
+                    status=row(rejected).status,
+                    method=exchange.message.method[:32],
+                    path=exchange.path[:2048].replace("\x00", ""),
+                    sealed_request=_sealed(at, exchange.message),
+                )
+            )
+        if rows:
+            Rejection._default_manager.bulk_create(rows, ignore_conflicts=True)
+
+
+def _sealed(at: float, message: Message) -> str:
+    """A request's head for the debugger; "" where no key is configured to seal it with."""
+    headers: Sequence[tuple[str, str]] = [pair for pair in message.headers if pair[0] not in _NOT_KEPT]
+    head: dict[str, Any] = {
+        "at": at,
+        "method": message.method,
+        "target": message.target,
+        "headers": headers[:100],
+        "scheme": message.scheme,
+        "http_version": message.http_version,
+        "remote_addr": message.remote_addr,
+    }
+    try:
+        return crypto.seal(json.dumps(head))
+    except ImproperlyConfigured:
+        return ""
+
+
+def _add(minute: datetime, route_id: str, outcome: str, count: int) -> None:
+    counters = MinuteCounter._default_manager.filter(minute=minute, route_id=route_id, outcome=outcome)
+    if counters.update(count=models.F("count") + count):
+        return
+    try:
+        with transaction.atomic():
+            MinuteCounter._default_manager.create(minute=minute, route_id=route_id, outcome=outcome, count=count)
+    except IntegrityError:
+        # Another worker made the row in between.
+        counters.update(count=models.F("count") + count)
+
+
+def prune() -> None:
+    """Forget what is too old to be of use."""
+    now = timezone.now()
+    Rejection._default_manager.filter(at__lt=now - REJECTION_LIFE).delete()
+    MinuteCounter._default_manager.filter(minute__lt=now - COUNTER_LIFE).delete()
+    WorkerStatus._default_manager.filter(heartbeat_at__lt=now - 2 * HEARTBEAT_LIFE).delete()

@@ -1,0 +1,608 @@
+"""The gateway lane: an ASGI application that matches, authenticates, balances and forwards.
+
+What `hmac_serve` runs under granian; Django's request handler is not on the way. One `Gateway` per worker and event
+loop. Every request goes: message → route → gate → (body's digest, replay marks) → plan → node → connection →
+answer; each step is a method below, in this order. Imports `hmac_gateway` and this app's plan, balancer, transport.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from typing import Any, Final, Protocol
+
+from hmac_gateway.core.errors import Rejected
+from hmac_gateway.core.identity import NOBODY, Identity
+from hmac_gateway.core.message import Message
+from hmac_gateway.core.paths import ambiguity, decoded
+from hmac_gateway.core.reasons import Reason
+from hmac_gateway.core.words import answer
+from hmac_gateway.gate import Admission, check
+from hmac_gateway.logs import AccessLog
+from hmac_gateway.routing import Route, host_of
+from hmac_gateway.snapshot import Snapshot
+from hmac_gateway.stores import ReplayStore, StoreUnavailable
+
+from .balancers import Balancer
+from .plan import (
+    RESPONSE_DROPPED,
+    BadTarget,
+    Forward,
+    Node,
+    Peer,
+    Upstream,
+    forwarded_target,
+    header_lines,
+    host_header,
+    request_head,
+)
+from .spool import Spool
+from .transport import (
+    ConnectFailed,
+    Connection,
+    ConnectTimeout,
+    Pool,
+    ReadTimeout,
+    Response,
+    SendTimeout,
+    Timeouts,
+    TransportError,
+    UpstreamBroken,
+)
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+#: Seconds a client may be silent in the middle of a body, or take nothing of an answer (nginx's 60).
+CLIENT_SILENCE: Final = 60.0
+#: How often running exchanges are looked at: who is slow gets a watcher for its client, who is silent is ended.
+SWEEP_SECONDS: Final = 0.2
+#: nginx's status, in logs, for a client that left before its answer.
+CLIENT_LEFT: Final = 499
+#: Framing lines: the one for an unknown length, and those that no body follows.
+_CHUNKED: Final = "transfer-encoding: chunked\r\n"
+_NO_BODY: Final = ("", "content-length: 0\r\n")
+#: Answered by the gateway itself, before any route.
+RESERVED_PREFIX: Final = "/.hmac-gateway/"
+
+
+class Observer(Protocol):
+    """Told about every finished request; must not block."""
+
+    def finished(self, exchange: Exchange) -> None:
+        """Count it."""
+
+    def rejected(self, exchange: Exchange, rejected: Rejected) -> None:
+        """Keep it for the debugger."""
+
+
+class ClientLeft(Exception):
+    """The client disconnected."""
+
+
+class Exchange:
+    """One request on its way; what logs and the sweeper read."""
+
+    __slots__ = (
+        "began",
+        "body_read",
+        "client_deadline",
+        "connection",
+        "first",
+        "identity",
+        "left",
+        "message",
+        "node",
+        "path",
+        "receive",
+        "reason",
+        "request_id",
+        "route",
+        "sent",
+        "status",
+        "task",
+        "upstream_seconds",
+        "watcher",
+    )
+
+    def __init__(self, message: Message, request_id: str, receive: Receive, began: float) -> None:
+        self.message = message
+        self.request_id = request_id
+        self.receive = receive
+        self.began = began
+        self.path = ""
+        self.route: Route | None = None
+        self.identity: Identity = NOBODY
+        self.node: Node | None = None
+        self.status = 0
+        self.sent = 0
+        self.reason = ""
+        self.upstream_seconds = 0.0
+        self.connection: Connection | None = None
+        self.body_read = True
+        self.first: MutableMapping[str, Any] | None = None
+        self.left = False
+        self.client_deadline = float("inf")
+        self.task: asyncio.Task[Any] | None = None
+        self.watcher: asyncio.Task[None] | None = None
+
+    @property
+    def route_id(self) -> str:
+        """The matched route's id, "" for none."""
+        return "" if self.route is None else self.route.id
+
+    def leave(self) -> None:
+        """The client is gone: give up the upstream, which wakes whoever waits for it."""
+        self.left = True
+        if self.connection is not None:
+            self.connection.abort()
+
+
+class Gateway:
+    """The ASGI application. Everything it depends on is given, so that it can be served at a frozen time.
+
+    `snapshot` gives the current configuration or None; `now` is Unix seconds; `trusted` says whether a peer's
+    X-Forwarded-* are believed; `dialect` whose words are used before a route matched.
+    """
+
+    def __init__(
+        self,
+        snapshot: Callable[[], Snapshot | None],
+        store: ReplayStore,
+        *,
+        now: Callable[[], float] = time.time,
+        dialect: str = "apisix",
+        trusted: Callable[[str], bool] = lambda address: False,
+        log: AccessLog | None = None,
+        observer: Observer | None = None,
+        spool_memory: int = 1024 * 1024,
+        started: Callable[[], None] | None = None,
+        stopped: Callable[[], None] | None = None,
+    ) -> None:
+        self._snapshot = snapshot
+        self._store = store
+        self._now = now
+        self._dialect = dialect
+        self._trusted = trusted
+        self._log = log
+        self._observer = observer
+        self._spool_memory = spool_memory
+        self._started, self._stopped = started, stopped
+        self._balancer = Balancer()
+        self._pool = Pool()
+        self._running: set[Exchange] = set()
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._worker = os.urandom(10).hex()
+        self._count = 0
+
+    # --- the application ---
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1000})
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            event = await receive()
+            if event["type"] == "lifespan.startup":
+                if self._started is not None:
+                    self._started()
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                if self._stopped is not None:
+                    await asyncio.get_running_loop().run_in_executor(None, self._stopped)
+                if self._sweeper is not None:
+                    self._sweeper.cancel()
+                await self._pool.close()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = time.perf_counter()
+        client = scope["client"]
+        query = scope["query_string"]
+        message = Message(
+            scope["method"],
+            scope["raw_path"] + b"?" + query if query else scope["raw_path"],
+            scope["headers"],
+            scope["scheme"],
+            None,
+            scope["http_version"],
+            client[0] if client else "",
+        )
+        trusted = self._trusted(message.remote_addr)
+        exchange = Exchange(message, self._request_id(message, trusted), receive, began)
+        self._enter(exchange)
+        try:
+            outcome = self._admit(exchange)
+            if isinstance(outcome, Rejected):
+                await self._refuse(exchange, outcome, send)
+            else:
+                server = scope.get("server")
+                peer = Peer((server[1] if server else None) or 80, trusted)
+                await self._authenticated(exchange, outcome, peer, send)
+        except ClientLeft:
+            exchange.status = exchange.status or CLIENT_LEFT
+        except asyncio.CancelledError:
+            # Only the sweeper cancels: the client was silent for too long. Where an answer has begun, returning
+            # without its final part makes the server close the connection.
+            if not exchange.status:
+                await self._refuse(exchange, Rejected(Reason.REQUEST_TIMEOUT, dialect=self._dialect), send)
+        finally:
+            self._leave(exchange)
+
+    def _request_id(self, message: Message, trusted: bool) -> str:
+        if trusted:
+            given = message.get("x-request-id")
+            if given is not None and len(given) <= 64 and given.isascii() and given.replace("-", "").isalnum():
+                return given
+        self._count += 1
+        return f"{self._worker}{self._count:012x}"
+
+    # --- running exchanges ---
+
+    def _enter(self, exchange: Exchange) -> None:
+        self._running.add(exchange)
+        if self._sweeper is None:
+            self._sweeper = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
+
+    def _leave(self, exchange: Exchange) -> None:
+        self._running.discard(exchange)
+        if exchange.connection is not None:
+            # Whoever finished well gave the connection back; what is left here is broken.
+            exchange.connection.abort()
+        if exchange.watcher is not None:
+            exchange.watcher.cancel()
+        if self._log is not None:
+            consumer, node = exchange.identity.consumer, exchange.node
+            self._log.write(
+                at=self._now(),
+                request_id=exchange.request_id,
+                remote=exchange.message.remote_addr,
+                method=exchange.message.method,
+                path=exchange.path,
+                status=exchange.status,
+                sent=exchange.sent,
+                seconds=time.perf_counter() - exchange.began,
+                upstream_seconds=exchange.upstream_seconds,
+                route=exchange.route_id,
+                consumer=consumer.username if consumer is not None else "",
+                upstream=node.key if node is not None else "",
+                reason=exchange.reason,
+            )
+        if self._observer is not None:
+            self._observer.finished(exchange)
+
+    def _sweep(self) -> None:
+        """The one timer for all clients of this worker; the server has none for bodies."""
+        self._sweeper = None
+        now = time.perf_counter()
+        for exchange in self._running:
+            if now >= exchange.client_deadline:
+                if exchange.task is not None:
+                    exchange.task.cancel()
+            elif exchange.watcher is None and exchange.body_read and now - exchange.began >= SWEEP_SECONDS:
+                # `send` succeeds silently after the client left; only `receive` tells.
+                exchange.watcher = asyncio.ensure_future(self._watch(exchange))
+        if self._running:
+            self._sweeper = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
+
+    @staticmethod
+    async def _watch(exchange: Exchange) -> None:
+        while True:
+            event = await exchange.receive()
+            if event["type"] == "http.disconnect":
+                exchange.leave()
+                return
+
+    # --- admission ---
+
+    def _admit(self, exchange: Exchange) -> tuple[Route, Admission] | Rejected:
+        """Route and gate. Plain code: no query, no await, no lock."""
+        message = exchange.message
+        exchange.path = path = message.target.partition("?")[0] if message.target.startswith("/") else message.path
+        snapshot = self._snapshot()
+        if snapshot is None:
+            return Rejected(Reason.NOT_CONFIGURED, dialect=self._dialect)
+        why = ambiguity(path)
+        if why is not None:
+            return Rejected(Reason.AMBIGUOUS_PATH, dialect=self._dialect, facts={"why": why})
+        route = snapshot.routes.match(host_of(message.authority), decoded(path), message)
+        if route is None or path.startswith(RESERVED_PREFIX):
+            # Global rules run also where no route matches (APISIX).
+            admission = check(message, snapshot.global_pipelines.get(self._dialect, ()), snapshot, self._now())
+            return admission if isinstance(admission, Rejected) else Rejected(Reason.NO_ROUTE, dialect=self._dialect)
+        exchange.route = route
+        admission = check(message, route.pipeline, snapshot, self._now())
+        if isinstance(admission, Rejected):
+            return admission
+        exchange.identity = admission.identity
+        return route, admission
+
+    async def _authenticated(
+        self, exchange: Exchange, admitted: tuple[Route, Admission], peer: Peer, send: Send
+    ) -> None:
+        route, admission = admitted
+        if not admission.bodies:
+            refused = await self._replays(admission) if admission.replays else None
+            if refused is not None:
+                await self._refuse(exchange, refused, send)
+            else:
+                await self._forward(exchange, route, admission, peer, None, send)
+            return
+        digests = admission.digests()
+        with Spool(digests, self._spool_memory) as spool:
+            refused = await self._spool(exchange, admission, spool)
+            if refused is None:
+                refused = admission.finish(digests)
+                exchange.identity = admission.identity
+            if refused is None and admission.replays:
+                refused = await self._replays(admission)
+            if refused is not None:
+                await self._refuse(exchange, refused, send)
+            else:
+                await self._forward(exchange, route, admission, peer, spool, send)
+
+    async def _spool(self, exchange: Exchange, admission: Admission, spool: Spool) -> Rejected | None:
+        """Read the whole body; nothing has gone upstream yet."""
+        limit = admission.limit
+        exchange.body_read = False
+        async for chunk in self._body(exchange):
+            spool.write(chunk)
+            if spool.size > limit:
+                return admission.too_large(spool.size)
+        return None
+
+    async def _body(self, exchange: Exchange) -> AsyncIterator[bytes]:
+        """The request body's chunks; raises ClientLeft, and lets the sweeper end a silent client."""
+        exchange.task = exchange.task or asyncio.current_task()
+        exchange.body_read = False
+        while True:
+            event, exchange.first = exchange.first, None
+            if event is None:
+                exchange.client_deadline = time.perf_counter() + CLIENT_SILENCE
+                event = await exchange.receive()
+                exchange.client_deadline = float("inf")
+            if event["type"] == "http.disconnect":
+                exchange.left = True
+                raise ClientLeft
+            more = event.get("more_body", False)
+            if event["body"]:
+                yield event["body"]
+            if not more:
+                exchange.body_read = True
+                return
+
+    async def _replays(self, admission: Admission) -> Rejected | None:
+        """Store the marks; only now, when signature and body are right, so that nobody can burn another's."""
+        for step, replay in admission.replays:
+            try:
+                new = await self._store.aadd(replay.key, replay.ttl)
+            except StoreUnavailable as error:
+                return admission.replays_unknown(step, str(error))
+            if not new:
+                return admission.replayed(step)
+        return None
+
+    # --- forwarding ---
+
+    async def _forward(
+        self,
+        exchange: Exchange,
+        route: Route,
+        admission: Admission,
+        peer: Peer,
+        spool: Spool | None,
+        send: Send,
+    ) -> None:
+        forward: Forward = route.target
+        upstream = forward.upstream
+        if upstream is None or not upstream.nodes:
+            await self._refuse(exchange, Rejected(Reason.NO_UPSTREAM, dialect=route.dialect), send)
+            return
+        message = exchange.message
+        framing = await self._framing(exchange, spool)
+        try:
+            target = forwarded_target(message, forward)
+        except BadTarget as error:
+            rejected = Rejected(Reason.AMBIGUOUS_PATH, dialect=route.dialect, facts={"why": str(error)})
+            await self._refuse(exchange, rejected, send)
+            return
+        lines = header_lines(message, admission.identity, admission.hidden, peer, exchange.request_id, framing)
+        began = time.perf_counter()
+        try:
+            response = await self._exchange(exchange, upstream, forward.timeouts, target, lines, framing, spool)
+        except TransportError as error:
+            exchange.upstream_seconds = time.perf_counter() - began
+            if exchange.left:
+                raise ClientLeft from None
+            await self._refuse(exchange, _upstream_failure(error, route.dialect), send)
+            return
+        exchange.upstream_seconds = time.perf_counter() - began
+        await self._relay(exchange, response, send)
+
+    async def _exchange(
+        self,
+        exchange: Exchange,
+        upstream: Upstream,
+        timeouts: Timeouts,
+        target: str,
+        lines: str,
+        framing: str,
+        spool: Spool | None,
+    ) -> Response:
+        """Send the request and wait for the response head, on another node or connection where that is safe.
+
+        Nothing was sent when connecting failed: the next node may be tried. A reused connection that closed
+        without a byte of answer is tried once more on a new one, if the body can be sent again.
+        """
+        tried: list[str] = []
+        message = exchange.message
+        body = framing not in _NO_BODY
+        fresh = False
+        node = self._balancer.choose(upstream)
+        while True:
+            assert node is not None  # the first exists, later ones are checked below
+            exchange.node = node
+            connection = None if fresh else self._pool.idle_now(node.target, upstream.keepalive)
+            if connection is None:
+                try:
+                    connection = await self._pool.connect(node.target, timeouts, upstream.keepalive)
+                except (ConnectFailed, ConnectTimeout):
+                    tried.append(node.key)
+                    late = 0 < upstream.retry_timeout <= time.perf_counter() - exchange.began
+                    if late or len(tried) > upstream.retries:
+                        raise
+                    node = self._balancer.choose(upstream, tried)
+                    if node is None:
+                        raise
+                    fresh = False
+                    continue
+            exchange.connection = connection
+            if exchange.left:
+                raise ClientLeft
+            head = request_head(message, target, host_header(message, upstream, node), lines)
+            connection.start(head, method=message.method, timeouts=timeouts, body_follows=body)
+            try:
+                if not body:
+                    return await connection.response()
+                if spool is not None:
+                    return await self._with_spool(connection, spool)
+                return await self._with_body(exchange, connection, chunked=framing is _CHUNKED)
+            except UpstreamBroken as error:
+                exchange.connection = None
+                connection.abort()
+                repeatable = not body or spool is not None
+                if not error.stale or not repeatable or fresh or exchange.left:
+                    raise
+                fresh = True
+
+    async def _framing(self, exchange: Exchange, spool: Spool | None) -> str:
+        """The header line that frames the body upstream (RFC 9112 6.3); "" for a request without one."""
+        if spool is not None:
+            return f"content-length: {spool.size}\r\n"
+        message = exchange.message
+        length = message.content_length
+        if length is not None:
+            return f"content-length: {length}\r\n"
+        if message.get("transfer-encoding") is not None:
+            return _CHUNKED
+        if message.http_version[0] == "1":
+            return ""
+        # HTTP/2 announces no body: the first event tells.
+        exchange.first = event = await exchange.receive()
+        return _CHUNKED if event.get("body") or event.get("more_body") else ""
+
+    async def _with_spool(self, connection: Connection, spool: Spool) -> Response:
+        for piece in spool.pieces():
+            if not await connection.send(piece):
+                break
+        else:
+            connection.finish()
+        return await connection.response()
+
+    async def _with_body(self, exchange: Exchange, connection: Connection, chunked: bool) -> Response:
+        """Stream the client's body while waiting for the answer: an early one ends the upload."""
+        pump = asyncio.ensure_future(self._pump(exchange, connection, chunked))
+        exchange.task = asyncio.current_task()
+        try:
+            response = await connection.response()
+        finally:
+            if not pump.done():
+                pump.cancel()
+            elif not pump.cancelled():
+                pump.exception()  # looked at, so that it is not reported as never retrieved
+        # Of an upload that goes on, the watcher reads and drops the rest.
+        exchange.body_read = True
+        return response
+
+    async def _pump(self, exchange: Exchange, connection: Connection, chunked: bool) -> None:
+        try:
+            async for chunk in self._body(exchange):
+                data = b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunked else chunk
+                if not await connection.send(data):
+                    return
+            if chunked:
+                await connection.send(b"0\r\n\r\n")
+            connection.finish()
+        except ClientLeft:
+            connection.abort()
+            raise
+
+    # --- answers ---
+
+    async def _relay(self, exchange: Exchange, response: Response, send: Send) -> None:
+        """Pass the response on as it comes; a truncated one is never finished cleanly."""
+        connection = exchange.connection
+        assert connection is not None
+        listed = _connection_listed(response.headers)
+        dropped = RESPONSE_DROPPED | listed if listed else RESPONSE_DROPPED
+        headers = [pair for pair in response.headers if pair[0] not in dropped]
+        headers.append((b"x-request-id", exchange.request_id.encode()))
+        exchange.status = response.status
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        if response.complete:
+            # Given back before the client has its answer: the next request of the same client finds it idle.
+            exchange.connection = None
+            connection.release()
+            exchange.sent = len(response.body)
+            await send({"type": "http.response.body", "body": response.body, "more_body": False})
+            return
+        exchange.task = exchange.task or asyncio.current_task()
+        while True:
+            try:
+                data = await connection.read()
+            except TransportError as error:
+                exchange.reason = "client_left" if exchange.left else str(_failure_reason(error))
+                return
+            if not data:
+                break
+            exchange.sent += len(data)
+            exchange.client_deadline = time.perf_counter() + CLIENT_SILENCE
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+            exchange.client_deadline = float("inf")
+            if exchange.left:
+                return
+        exchange.connection = None
+        connection.release()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _refuse(self, exchange: Exchange, rejected: Rejected, send: Send) -> None:
+        if exchange.left:
+            return
+        status, body, pairs = answer(rejected, exchange.request_id)
+        exchange.status, exchange.reason, exchange.sent = status, str(rejected.reason), len(body)
+        headers = [(name.encode(), value.encode("latin-1")) for name, value in pairs]
+        headers.append((b"content-length", b"%d" % len(body)))
+        headers.append((b"x-request-id", exchange.request_id.encode()))
+        headers.append((b"server", b"hmac-gateway"))
+        if self._observer is not None and status < 500:
+            self._observer.rejected(exchange, rejected)
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        body = b"" if exchange.message.method == "HEAD" else body
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _failure_reason(error: TransportError) -> Reason:
+    if isinstance(error, ConnectTimeout | SendTimeout | ReadTimeout):
+        return Reason.UPSTREAM_TIMEOUT
+    return Reason.UPSTREAM_UNREACHABLE if isinstance(error, ConnectFailed) else Reason.UPSTREAM_BROKEN
+
+
+def _upstream_failure(error: TransportError, dialect: str) -> Rejected:
+    return Rejected(_failure_reason(error), dialect=dialect, detail=str(error))
+
+
+def _connection_listed(headers: list[tuple[bytes, bytes]]) -> frozenset[bytes]:
+    """Names in the response's Connection header: they end here (RFC 9110 7.6.1)."""
+    for name, value in headers:
+        if name == b"connection" and value.lower() not in (b"keep-alive", b"close"):
+            return frozenset(token.strip().lower() for token in value.split(b","))
+    return frozenset()
