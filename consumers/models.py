@@ -141,7 +141,6 @@ class Credential(Entity):
     settings = models.JSONField(
         default=dict,
         blank=True,
-        validators=[validators.validate_map],
         help_text="The method's other fields, such as algorithm, exp and public_key of jwt-auth.",
     )
     not_before = models.DateTimeField(null=True, blank=True, help_text="Refused before.")

@@ -147,8 +147,16 @@ class Versioned(models.Model):
         problems = validators.Problems()
         skipped = exclude or ()
         for field in self._meta.concrete_fields:
-            if field.name not in skipped and not validators.storable(getattr(self, field.attname)):
+            value = getattr(self, field.attname)
+            if field.name in skipped:
+                continue
+            if not validators.storable(value):
                 problems.say(field.name, f"`{field.name}`: NUL characters, NaN and Infinity cannot be stored.")
+            elif isinstance(field, models.JSONField):
+                # Field validators do not see empty values, so an empty list could stand where a map belongs.
+                shape = type(field.get_default())
+                if not isinstance(value, shape):
+                    problems.add(field.name, value, "a JSON object" if shape is dict else "a JSON list")
         problems.raise_if_any()
         super().clean_fields(exclude)
 
@@ -160,7 +168,8 @@ class Versioned(models.Model):
     ) -> None:
         """Validate everything, derived columns included. Raises ValidationError keyed by field."""
         self.derive()
-        exclude = set(exclude or ())
+        # Derived columns are checked by clean(), in words about the fields they follow from.
+        exclude = {*(exclude or ()), *self.derived}
         # Django calls clean() even when a field is wrong. Ours may rely on the fields' types.
         self.clean_fields(exclude)
         super().full_clean(exclude, validate_unique, validate_constraints)
@@ -210,7 +219,6 @@ class Entity(Versioned):
     extra = models.JSONField(
         default=dict,
         blank=True,
-        validators=[validators.validate_map],
         help_text="Fields kept as they were sent, and given back by the admin API.",
     )
     expires_at = models.DateTimeField(null=True, blank=True, help_text="From then on as if deleted.")

@@ -126,11 +126,22 @@ def json_formfield(field: models.JSONField[Any, Any]) -> forms.Field:
     if field.name in PAIR_FIELDS:
         options["help_text"] = field.help_text or "One key=value per line."
         return PairsField(**options)
+    if field.name == "config":
+        options["widget"] = forms.Textarea(
+            attrs={"rows": 9, "cols": 80, "class": "vLargeTextField", "spellcheck": "false"}
+        )
     return JsonField(empty=list if field.default is list else dict, **options)
 
 
 class EntityForm(BaseModelForm):
     """A form over some of a model's fields that survives errors on the others."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        key = self.instance._meta.pk.name
+        if key in self.fields and not self.instance._state.adding:
+            # A changed key would make a second object.
+            self.fields[key].disabled = True
 
     def add_error(self, field: str | None, error: Any) -> None:
         """Add `error`; what belongs to a field that this form does not show goes on top of the form."""

@@ -60,10 +60,8 @@ def validate_key(value: str) -> None:
         raise ValidationError(f"got {shown(value)}, allowed is {KEY_RULE}.", code="invalid_key")
 
 
-def validate_labels(value: Any) -> None:
+def validate_labels(value: dict[str, Any]) -> None:
     """Field validator for `labels`: a map of non-blank strings of at most 256 characters."""
-    if not isinstance(value, dict):
-        raise ValidationError(f"`labels`: got {shown(value)}, allowed is a map of strings.")
     for key, text in value.items():
         if not isinstance(text, str) or not text.strip() or len(text) > 256 or not key.strip():
             raise ValidationError(
@@ -71,22 +69,10 @@ def validate_labels(value: Any) -> None:
             )
 
 
-def validate_tags(value: Any) -> None:
+def validate_tags(value: list[Any]) -> None:
     """Field validator for `tags`: a list of non-blank strings."""
-    if not isinstance(value, list) or not all(isinstance(tag, str) and tag.strip() for tag in value):
+    if not all(isinstance(tag, str) and tag.strip() for tag in value):
         raise ValidationError(f"`tags`: got {shown(value)}, allowed is a list of non-blank strings.")
-
-
-def validate_map(value: Any) -> None:
-    """Field validator for JSON columns that hold an object."""
-    if not isinstance(value, dict):
-        raise ValidationError(f"got {shown(value)}, allowed is a JSON object.")
-
-
-def validate_list(value: Any) -> None:
-    """Field validator for JSON columns that hold a list."""
-    if not isinstance(value, list):
-        raise ValidationError(f"got {shown(value)}, allowed is a JSON list.")
 
 
 def storable(value: object) -> bool:
@@ -102,11 +88,8 @@ def storable(value: object) -> bool:
     return True
 
 
-def check_strings(problems: Problems, field: str, value: object) -> list[str]:
-    """Return `value` if it is a list of distinct strings; else note the problem and return what can be checked."""
-    if not isinstance(value, list):
-        problems.add(field, value, "a list of strings")
-        return []
+def check_strings(problems: Problems, field: str, value: list[Any]) -> list[str]:
+    """Return the strings in `value`, after noting what is no string, and what is there twice."""
     texts = [item for item in value if isinstance(item, str)]
     for item in value:
         if not isinstance(item, str):
@@ -119,14 +102,14 @@ def check_strings(problems: Problems, field: str, value: object) -> list[str]:
     return texts
 
 
-def check_methods(problems: Problems, field: str, value: object) -> None:
+def check_methods(problems: Problems, field: str, value: list[Any]) -> None:
     """Note what is not an HTTP method that a route may name."""
     for method in check_strings(problems, field, value):
         if method not in METHODS:
             problems.add(field, method, "one of " + ", ".join(METHODS))
 
 
-def check_paths(problems: Problems, field: str, value: object, dialect: str) -> None:
+def check_paths(problems: Problems, field: str, value: list[Any], dialect: str) -> None:
     """Note what is not a route path: APISIX `/exact` and `/prefix*`, Kong `/prefix` and `~/regex`."""
     for path in check_strings(problems, field, value):
         if dialect == "kong" and path.startswith("~"):
@@ -168,7 +151,7 @@ def is_host(value: str) -> bool:
     return True
 
 
-def check_hosts(problems: Problems, field: str, value: object, dialect: str) -> None:
+def check_hosts(problems: Problems, field: str, value: list[Any], dialect: str) -> None:
     """Note what is not a host pattern: a host, `*.suffix`, in Kong's dialect also `prefix.*` and a port."""
     for host in check_strings(problems, field, value):
         name, port = host, ""
@@ -182,7 +165,7 @@ def check_hosts(problems: Problems, field: str, value: object, dialect: str) -> 
             problems.add(field, host, f"a host name, an IP address or *.suffix{also}")
 
 
-def check_addresses(problems: Problems, field: str, value: object) -> None:
+def check_addresses(problems: Problems, field: str, value: list[Any]) -> None:
     """Note what is neither an IP address nor a network in CIDR form."""
     for address in check_strings(problems, field, value):
         try:
@@ -191,18 +174,15 @@ def check_addresses(problems: Problems, field: str, value: object) -> None:
             problems.add(field, address, "an IP address or a network such as 10.0.0.0/8")
 
 
-def check_choices(problems: Problems, field: str, value: object, allowed: Sequence[str]) -> None:
+def check_choices(problems: Problems, field: str, value: list[Any], allowed: Sequence[str]) -> None:
     """Note list items that are not among `allowed`."""
     for item in check_strings(problems, field, value):
         if item not in allowed:
             problems.add(field, item, "one of " + ", ".join(allowed))
 
 
-def check_headers(problems: Problems, field: str, value: object) -> None:
+def check_headers(problems: Problems, field: str, value: dict[str, Any]) -> None:
     """Note what is not a map of header names to lists of values."""
-    if not isinstance(value, dict):
-        problems.add(field, value, "a map of header names to lists of values")
-        return
     for name, values in value.items():
         if not _HEADER.fullmatch(name):
             problems.add(field, name, "a header name")
@@ -216,11 +196,8 @@ def check_headers(problems: Problems, field: str, value: object) -> None:
                     check_regex(problems, field, item[2:])
 
 
-def check_vars(problems: Problems, field: str, value: object) -> None:
+def check_vars(problems: Problems, field: str, value: list[Any]) -> None:
     """Note what is not a list of `[name, operator, value]` conditions, nested with AND, OR, !AND, !OR."""
-    if not isinstance(value, list):
-        problems.add(field, value, "a list of [name, operator, value]")
-        return
     for item in value[1:] if value and isinstance(value[0], str) and value[0] in _GROUPS else value:
         _check_condition(problems, field, item)
 

@@ -40,7 +40,9 @@ class RouteInline(TabularInline):
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         field = super().formfield_for_dbfield(db_field, request, **kwargs)
         if db_field.name in ("paths", "methods"):
-            field.widget.attrs.update(rows=2, cols=24, **{"class": ""})
+            field.widget.attrs.update({"rows": 2, "cols": 18, "class": ""})
+        elif db_field.name in ("id", "name"):
+            field.widget.attrs.update({"size": 18, "class": ""})
         return field
 
 
@@ -65,6 +67,13 @@ class UpstreamAdmin(EntityAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         rows: QuerySet[Any] = super().get_queryset(request).annotate(node_total=Count("nodes", distinct=True))
         return rows
+
+    def get_search_results(self, request: HttpRequest, queryset: QuerySet[Any], search_term: str) -> Any:
+        rows, may_repeat = super().get_search_results(request, queryset, search_term)
+        if request.path.endswith("/autocomplete/"):
+            # Written inside one service or route: nobody else may refer to it.
+            rows = rows.filter(inline=False)
+        return rows, may_repeat
 
     @admin.display(description="nodes", ordering="node_total")
     def node_count(self, obj: Any) -> int:

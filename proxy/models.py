@@ -103,13 +103,9 @@ class Upstream(NamedEntity):
     timeout_connect = models.FloatField(null=True, blank=True, help_text="Seconds.")
     timeout_send = models.FloatField(null=True, blank=True, help_text="Seconds.")
     timeout_read = models.FloatField(null=True, blank=True, help_text="Seconds.")
-    keepalive = models.JSONField(
-        default=dict, blank=True, validators=[validators.validate_map], help_text="size, idle_timeout, requests"
-    )
-    checks = models.JSONField(
-        "health checks", default=dict, blank=True, validators=[validators.validate_map], help_text="active, passive"
-    )
-    tls = models.JSONField("TLS", default=dict, blank=True, validators=[validators.validate_map])
+    keepalive = models.JSONField(default=dict, blank=True, help_text="size, idle_timeout, requests")
+    checks = models.JSONField("health checks", default=dict, blank=True, help_text="active, passive")
+    tls = models.JSONField("TLS", default=dict, blank=True)
 
     class Meta(NamedEntity.Meta):
         ordering = ["id"]
@@ -165,7 +161,7 @@ class Node(Versioned):
     weight = models.PositiveIntegerField(default=1, help_text="Share of the calls; 0: none.")
     priority = models.IntegerField(default=0, help_text="Lower ones are used when all higher ones failed.")
     enabled = models.BooleanField(default=True)
-    metadata = models.JSONField(default=dict, blank=True, validators=[validators.validate_map])
+    metadata = models.JSONField(default=dict, blank=True)
     tags = models.JSONField(default=list, blank=True, validators=[validators.validate_tags])
 
     class Meta(Versioned.Meta):
@@ -345,7 +341,7 @@ class Plugin(Entity):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4)
     name = models.CharField(max_length=64)
     instance_name = models.CharField(max_length=256, unique=True, null=True, blank=True)
-    config = models.JSONField(default=dict, blank=True, validators=[validators.validate_map])
+    config = models.JSONField(default=dict, blank=True)
     legacy = models.BooleanField(
         default=False, help_text="Kong 0.x: its statuses, words and grammar. Set by the old admin API."
     )
