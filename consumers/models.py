@@ -171,20 +171,21 @@ class Credential(Entity):
 
     @classmethod
     def check_locked(cls, rows: Sequence[Self], using: str) -> None:
-        for start in range(0, len(rows), 500):
-            cls._check_identifiers(rows[start : start + 500], using)
+        cls._check_identifiers(rows, using)
 
     @classmethod
     def _check_identifiers(cls, rows: Sequence[Self], using: str | None = None) -> None:
         # Only this rule spans rows in a way no unique column says: a consumer's own entry may repeat the key of
         # its credential, another consumer's may not. Equal kinds are refused by identifier_slot, too.
-        taken = cls._default_manager.using(using).filter(
-            plugin__in={row.plugin for row in rows}, identifier__in={row.identifier for row in rows}
-        )
         found: dict[tuple[str, str], list[Credential]] = {}
-        known: list[Credential] = [*taken.select_related("consumer"), *rows]
-        for other in known:
-            found.setdefault((other.plugin, other.identifier), []).append(other)
+        for row in rows:
+            found.setdefault((row.plugin, row.identifier), []).append(row)
+        wanted = sorted({row.identifier for row in rows})
+        # In portions: SQLite takes a limited number of parameters.
+        for start in range(0, len(wanted), 500):
+            taken = cls._default_manager.using(using).filter(identifier__in=wanted[start : start + 500])
+            for other in taken.select_related("consumer"):
+                found.setdefault((other.plugin, other.identifier), []).append(other)
         for row in rows:
             for other in found[row.plugin, row.identifier]:
                 same_kind = (row.public_id is None) == (other.public_id is None)

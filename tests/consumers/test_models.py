@@ -160,6 +160,10 @@ def test_two_duplicates_in_one_bulk_are_refused() -> None:
     jack, jill = consumer(), consumer("jill")
     with pytest.raises(ValidationError, match="taken"):
         Credential.objects.bulk_create([credential(jack), credential(jill)])
+    # Far apart, and of kinds that no unique column sets against each other.
+    others = [credential(jack, f"other-{number}") for number in range(600)]
+    with pytest.raises(ValidationError, match="taken"):
+        Credential.objects.bulk_create([credential(jack), *others, credential(jill, public_id=None)])
     made = Credential.objects.bulk_create([credential(jack), credential(jill, "id-2")])
     assert all(row.identifier_slot and row.changed_at_version for row in made)
 
