@@ -1,9 +1,14 @@
 """Addresses of the standalone console: admin, admin APIs, health."""
 
 from django.contrib import admin
-from django.urls import path
+from django.urls import include, path, re_path
 from django.urls.resolvers import URLPattern, URLResolver
+
+admin.site.site_header = "HMAC gateway"
+admin.site.site_title = "HMAC gateway"
+admin.site.index_title = "Configuration"
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("admin/", admin.site.urls),
+    re_path(r"^apisix/admin(?:/|$)", include("hmac_gateway.admin_api.urls")),
 ]

@@ -1,0 +1,195 @@
+"""APISIX's admin API over HTTP: the key, the body, the address, the answer. The work is `apisix_store`'s.
+
+Mounted at /apisix/admin/. Statuses, words and headers are APISIX 3.18's; `X-API-VERSION: v3`, JSON, LF at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import traceback
+from typing import Any, Final, cast
+
+from django.core.exceptions import ValidationError
+from django.db import DataError, IntegrityError, OperationalError
+from django.http import HttpResponse
+from rest_framework.negotiation import BaseContentNegotiation
+from rest_framework.renderers import JSONRenderer
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from . import apisix_store as store
+from .apisix_resources import CREDENTIALS, RESOURCES, Resource
+from .auth import AdminKeyAuthentication, Caller
+from .body import MISSING, read_json
+from .errors import ApiError, from_model, refuse
+
+logger = logging.getLogger("hmac_gateway.admin_api")
+
+#: A hundred years; beyond, dates end.
+_MAX_TTL: Final = 3_153_600_000
+_METHODS: Final = "GET, PUT, POST, PATCH, DELETE, OPTIONS"
+
+
+class AlwaysJson(BaseContentNegotiation):
+    """Answers are JSON whatever the Accept header says, as APISIX's are."""
+
+    def select_parser(self, request: Request, parsers: Any) -> Any:
+        return None
+
+    def select_renderer(self, request: Request, renderers: Any, format_suffix: Any = None) -> Any:
+        return JSONRenderer(), "application/json"
+
+
+class ApisixView(APIView):
+    """Every address below /apisix/admin/. A host's REST_FRAMEWORK settings do not reach in here."""
+
+    authentication_classes = [AdminKeyAuthentication]
+    permission_classes = []
+    throttle_classes = []
+    parser_classes = []
+    renderer_classes = [JSONRenderer]
+    content_negotiation_class = AlwaysJson
+    versioning_class = None
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        # A browser asks without the key whether it may ask with it.
+        if request.method != "OPTIONS":
+            super().initial(request, *args, **kwargs)
+
+    def options(self, request: Any, *args: Any, **kwargs: Any) -> HttpResponse:  # type: ignore[override]
+        """CORS: any origin may ask, since no answer comes without the key. Cookies are not sent along."""
+        response = HttpResponse(status=200, content_type="text/plain")
+        response["Access-Control-Allow-Methods"] = _METHODS
+        response["Access-Control-Allow-Headers"] = "*"
+        response["Access-Control-Max-Age"] = "3600"
+        return response
+
+    def get(self, request: Request, **address: str | None) -> HttpResponse:
+        resource, key, path = _target(address)
+        call = _call(request, address)
+        if path:
+            raise ApiError(404, {"message": "Key not found"})
+        if key is None:
+            return answer(200, store.listing(resource, call, request.query_params))
+        return answer(200, store.get(resource, key, call))
+
+    def put(self, request: Request, **address: str | None) -> HttpResponse:
+        resource, key, path = _target(address)
+        if path:
+            raise ApiError(404, {"message": "Key not found"})
+        created, body = store.put(resource, key, _document(request), _call(request, address))
+        return answer(201 if created else 200, body)
+
+    def post(self, request: Request, **address: str | None) -> HttpResponse:
+        resource, key, _ = _target(address)
+        _refuse_method("POST", resource)
+        if key is not None:
+            raise refuse(f"wrong {resource.kind} id, do not need it")
+        return answer(201, store.post(resource, _document(request), _call(request, address)))
+
+    def patch(self, request: Request, **address: str | None) -> HttpResponse:
+        resource, key, path = _target(address)
+        _refuse_method("PATCH", resource)
+        change = _document(request)
+        if change is None and not path:
+            raise refuse("missing new configuration")
+        return answer(200, store.patch(resource, key, path, change, _call(request, address)))
+
+    def delete(self, request: Request, **address: str | None) -> HttpResponse:
+        resource, key, path = _target(address)
+        if path:
+            raise ApiError(404, {"message": "Key not found"})
+        force = request.query_params.get("force") == "true"
+        return answer(200, store.delete(resource, key, force, _call(request, address)))
+
+    def http_method_not_allowed(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        raise refuse(f"not supported `{request.method}` method", 405)
+
+    def handle_exception(self, exc: Exception) -> HttpResponse:  # type: ignore[override]
+        """Turn any failure into an answer; one that nobody foresaw is logged and tells the caller nothing."""
+        return failure(exc)
+
+    def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
+        response["X-API-VERSION"] = "v3"
+        response["Access-Control-Allow-Origin"] = "*"
+        response["Access-Control-Expose-Headers"] = "*"
+        response["Cache-Control"] = "no-store"
+        return response
+
+
+def answer(status: int, body: Any) -> HttpResponse:
+    """A response: JSON and a final LF, or plain text as it is."""
+    if isinstance(body, str):
+        return HttpResponse(body, status=status, content_type="text/plain")
+    text = json.dumps(body, ensure_ascii=False, separators=(",", ":")) + "\n"
+    # A lone surrogate, quoted from a hostile address, becomes a JSON escape.
+    return HttpResponse(text.encode("utf-8", "backslashreplace"), status=status, content_type="application/json")
+
+
+def failure(error: Exception) -> HttpResponse:
+    """The answer to a failure."""
+    if isinstance(error, ApiError):
+        return answer(error.status, error.body)
+    if isinstance(error, ValidationError):
+        refused = from_model(error)
+        return answer(refused.status, refused.body)
+    if isinstance(error, IntegrityError):
+        return answer(409, {"error_msg": "the object conflicts with another that was written at the same time"})
+    if isinstance(error, DataError):
+        return answer(400, {"error_msg": "invalid configuration: a value does not fit into its column"})
+    if isinstance(error, OperationalError):
+        logger.warning("admin API: the database is not available: %s", type(error).__name__)
+        return answer(503, {"error_msg": "the database is not available"})
+    # Where it happened and its type, but not its text, which may quote a secret.
+    places = "".join(traceback.format_tb(error.__traceback__))
+    logger.error("admin API: unforeseen %s\n%s", type(error).__name__, places)
+    return answer(500, {"error_msg": "internal error"})
+
+
+def _target(address: dict[str, str | None]) -> tuple[Resource, str | None, str]:
+    if address.get("owner") is not None:
+        return CREDENTIALS, address.get("key"), ""
+    name = address.get("name") or ""
+    resource = RESOURCES.get(name)
+    if resource is None:
+        raise refuse(f"Unsupported resource type: {name}", 404)
+    return resource, address.get("key"), address.get("path") or ""
+
+
+def _refuse_method(method: str, resource: Resource) -> None:
+    if method in resource.refused_methods:
+        raise refuse(f"not supported `{method}` method for {resource.kind}", 405)
+
+
+def _document(request: Request) -> Any:
+    found = read_json(request._request)
+    return None if found is MISSING else found
+
+
+def _call(request: Request, address: dict[str, str | None]) -> store.Call:
+    query = request.query_params
+    ttl = query.get("ttl")
+    return store.Call(
+        actor=cast(Caller, request.auth).name,
+        ttl=None if ttl is None else _seconds(ttl),
+        group=_group(query.get("gateway_group_id", "")),
+        owner=address.get("owner"),
+    )
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise refuse("invalid argument ttl: should be a number") from None
+    if not math.isfinite(seconds) or not 0 < seconds <= _MAX_TTL:
+        raise refuse("invalid argument ttl: should be a number")
+    return seconds
+
+
+def _group(text: str) -> str:
+    if len(text) > 256 or "\0" in text or (text and not text.strip()):
+        raise refuse("invalid argument gateway_group_id: should be 1 to 256 characters")
+    return text

@@ -1,0 +1,111 @@
+"""APISIX's `plugins` map ↔ Plugin rows, and the words that refuse a plugin's configuration.
+
+Used by `apisix_resources` (routes, services, bundles, groups, global rules) and `apisix_credentials`. A plugin's
+configuration is stored as it was sent; a row keeps its key as long as the plugin stays attached.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.apps import apps
+from django.db import models
+
+from ..conf import conf
+from ..core.errors import ConfigError
+from ..plugins import META_SCHEMA, PLUGINS, validate_config
+from ..schema import apisix_text, problem
+from .errors import refuse
+from .fields import Doc, same
+
+
+def available(name: str) -> Any:
+    """The plugin of that name. Raises ApiError for one that is unknown or not enabled in the settings."""
+    allowed = conf.plugins_available
+    if name not in PLUGINS or (allowed is not None and name not in allowed):
+        raise refuse(f"unknown plugin [{name}]")
+    return PLUGINS[name]
+
+
+def is_auth(plugin: Any) -> bool:
+    """Whether consumers can hold credentials for the plugin."""
+    return getattr(plugin, "credential_schema", None) is not None
+
+
+def schema_error(name: str, config: Mapping[str, Any], schema: Mapping[str, Any]) -> str | None:
+    """What is wrong with a configuration, in APISIX's words and with `_meta` allowed; None when it is right."""
+    with_meta = {**schema, "properties": {**schema.get("properties", {}), "_meta": META_SCHEMA}}
+    found = problem(config, with_meta)
+    if found is None:
+        return None
+    return f"failed to check the configuration of plugin {name} err: {apisix_text(found)}"
+
+
+def check(name: str, config: Any) -> None:
+    """Refuse (ApiError) what may not stand on a route, service, bundle, group, or globally."""
+    plugin = available(name)
+    if not isinstance(config, dict):
+        raise refuse(f"invalid plugin conf {json.dumps(config)} for plugin [{name}]")
+    if text := schema_error(name, config, plugin.config_schema["apisix"]):
+        raise refuse(text)
+    try:
+        validate_config(name, config, "apisix")
+    except ConfigError as error:
+        raise refuse(f"failed to check the configuration of plugin {name} err: {error}") from None
+
+
+@dataclass(frozen=True)
+class PluginsPart:
+    """The `plugins` key of an object; `owner` is the Plugin column that refers to it."""
+
+    owner: str
+    keys: tuple[str, ...] = ("plugins",)
+
+    def check(self, doc: Doc) -> None:
+        """Refuse wrong configurations; needs no database."""
+        for name, config in doc.get("plugins", {}).items():
+            check(name, config)
+
+    def before_save(self, row: Any, doc: Doc) -> None:
+        """Nothing stands in the object's own columns."""
+
+    def after_save(self, row: Any, doc: Doc) -> None:
+        """Make the Plugin rows say what the document says."""
+        write_plugins(row, self.owner, doc.get("plugins", {}))
+
+    def show(self, row: Any) -> Doc:
+        """The `plugins` key; an empty map only where one was sent."""
+        found = show_plugins(row)
+        return {"plugins": found} if found or "plugins" in row.extra else {}
+
+
+def write_plugins(row: models.Model, owner: str, wanted: Mapping[str, Any]) -> None:
+    """Attach exactly `wanted` to `row`. Raises ValidationError."""
+    model: Any = apps.get_model("hmac_proxy.Plugin")
+    present = {plugin.name: plugin for plugin in model.objects.filter(**{owner: row})}
+    for name in present.keys() - wanted.keys():
+        present[name].delete()
+    for name, config in wanted.items():
+        plugin = present.get(name)
+        if plugin is not None and plugin.enabled and plugin.dialect == "apisix" and same(plugin.config, config):
+            continue
+        if plugin is None:
+            plugin = model(name=name, **{owner: row})
+        plugin.config, plugin.enabled, plugin.dialect = config, True, "apisix"
+        plugin.full_clean()
+        plugin.save()
+
+
+def show_plugins(row: Any) -> Doc:
+    """The configurations attached to `row`, by name. One that the console switched off says so in `_meta`."""
+    found: Doc = {}
+    for plugin in sorted(row.plugins.all(), key=lambda plugin: (plugin.created_at, plugin.name)):
+        config = plugin.config if isinstance(plugin.config, dict) else {}
+        if not plugin.enabled:
+            meta = config.get("_meta")
+            config = {**config, "_meta": {**(meta if isinstance(meta, dict) else {}), "disable": True}}
+        found[plugin.name] = config
+    return found
