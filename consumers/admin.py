@@ -109,8 +109,8 @@ class CredentialAdmin(ShowsSecretsOnce, EntityAdmin):
 
     form = SecretForm
     change_form_template = "hmac_gateway/credential_change_form.html"
-    list_display = ["shown_identifier", "plugin", "consumer", "enabled", "expires_at", "last_used_at", "updated_at"]
-    list_filter = ["plugin", "enabled", "created_at", "expires_at", "last_used_at"]
+    list_display = ["shown_identifier", "plugin", "consumer", "enabled", "expires_at", "last_used_at"]
+    list_filter = ["plugin", "enabled", "expires_at", "last_used_at"]
     list_select_related = ["consumer"]
     search_fields = ["identifier", "name", "public_id", "consumer__username", "consumer__custom_id"]
     autocomplete_fields = ["consumer"]

@@ -34,9 +34,13 @@ class AdminKeyAdmin(ShowsSecretsOnce, EntityAdmin):
 class AuditEventAdmin(ReadOnlyAdmin):
     """Who changed what."""
 
-    list_display = ["at", "actor", "action", "entity", "object_id", "via"]
+    list_display = ["at", "actor", "via", "action", "kind", "object_id"]
     list_filter = ["action", "via", "entity", "at"]
     search_fields = ["actor", "object_id"]
+
+    @admin.display(description="entity", ordering="entity")
+    def kind(self, obj: AuditEvent) -> str:
+        return obj.entity.rpartition(".")[2]
 
 
 @admin.register(WorkerStatus)

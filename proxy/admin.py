@@ -199,7 +199,7 @@ class PluginAdmin(EntityAdmin):
     """Every attached plugin, wherever it is."""
 
     form = PluginForm
-    list_display = ["__str__", "name", "shown_place", "dialect", "enabled", "updated_at"]
+    list_display = ["name", "shown_place", "instance_name", "dialect", "enabled"]
     list_filter = ["name", "enabled", "dialect", "legacy", "created_at"]
     search_fields = ["name", "instance_name", "place"]
     autocomplete_fields = ["route", "service", "consumer", "group", "bundle"]

@@ -55,12 +55,19 @@ def test_a_rollback_takes_the_bump_back() -> None:
     assert not Upstream.objects.exists()
 
 
+@pytest.mark.django_db(transaction=True)
 def test_a_save_that_fails_takes_its_bump_back() -> None:
     made()
     before = version()
-    # A row of the same key is never overwritten by a new object.
-    with pytest.raises(IntegrityError), transaction.atomic():
+    # A row of the same key is never overwritten by a new object. No transaction around it but save()'s own.
+    with pytest.raises(IntegrityError):
         made()
+    assert version() == before
+    with pytest.raises(IntegrityError):
+        Upstream.objects.bulk_create([Upstream(id="u")])
+    assert version() == before
+    with pytest.raises(IntegrityError):
+        Upstream.objects.update(id="v", type="random")
     assert version() == before
 
 
