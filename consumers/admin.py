@@ -66,7 +66,7 @@ class ConsumerGroupAdmin(EntityAdmin):
 class ConsumerAdmin(ShowsSecretsOnce, EntityAdmin):
     """Who may call, with credentials and groups on one page."""
 
-    list_display = ["__str__", "custom_id", "group", "user", "credential_count", "enabled", "updated_at"]
+    list_display = ["__str__", "custom_id", "group", "user", "credential_count", "enabled"]
     list_filter = ["enabled", "dialect", ("group", admin.RelatedOnlyFieldListFilter), "created_at"]
     list_select_related = ["group", "user"]
     search_fields = ["username", "custom_id", "name", "desc"]

@@ -16,8 +16,6 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
-from django.utils.decorators import method_decorator
-from django.views.decorators.cache import never_cache
 
 from . import crypto
 from .forms import EntityForm, PluginForm, json_formfield
@@ -196,9 +194,8 @@ class ShowsSecretsOnce(BaseAdmin):
             reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_shown_once", current_app=self.admin_site.name)
         )
 
-    @method_decorator(never_cache)
     def shown_once(self, request: HttpRequest) -> HttpResponse:
-        """Show the waiting secrets and forget them."""
+        """Show the waiting secrets and forget them. `admin_view` forbids caching the page."""
         secrets = [(title, crypto.open_sealed(sealed)) for title, sealed in request.session.pop(_WAITING, [])]
         context = {
             **self.admin_site.each_context(request),

@@ -41,6 +41,14 @@ def test_rotation_of_the_keys() -> None:
             crypto.reseal(token)
 
 
+def test_keys_are_read_once_per_list() -> None:
+    with keys(OLD):
+        box = crypto._current()
+        assert crypto._current() is box
+    with keys(NEW, OLD):
+        assert crypto._current() is not box
+
+
 @pytest.mark.parametrize("token", ["", "secret", "gAAAA", "schlüssel", "\0"])
 def test_what_was_not_sealed_does_not_open(token: str) -> None:
     with pytest.raises(crypto.CannotOpen) as caught:
