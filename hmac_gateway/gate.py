@@ -61,7 +61,7 @@ class Admission:
     whole body, feeds every one of `digests()`, and stops with `too_large` once it is over `limit`.
     """
 
-    __slots__ = ("_directory", "bodies", "hidden", "identity", "replays")
+    __slots__ = ("_directory", "_now", "bodies", "hidden", "identity", "replays")
 
     def __init__(
         self,
@@ -70,12 +70,14 @@ class Admission:
         bodies: tuple[tuple[Step, BodyRule], ...] = (),
         replays: tuple[tuple[Step, Replay], ...] = (),
         directory: Directory | None = None,
+        now: float = 0.0,
     ) -> None:
         self.identity = identity
         self.hidden = hidden
         self.bodies = bodies
         self.replays = replays
         self._directory = directory
+        self._now = now
 
     def digests(self) -> list[BodyDigest]:
         """One running digest for each rule, to be fed with every chunk."""
@@ -100,7 +102,7 @@ class Admission:
             if reason is Reason.BODY_TOO_LARGE:
                 return self.too_large(digest.size)
             assert self._directory is not None  # given wherever there are bodies
-            fallback = _fallback(step, refuse(step, reason), self._directory)
+            fallback = _fallback(step, refuse(step, reason), self._directory, self._now)
             if isinstance(fallback, Rejected):
                 return fallback
             self.identity = fallback
@@ -150,7 +152,7 @@ def check(
                 replays.append((step, result.replay))
             found = Identity(result.credential.consumer, result.credential, False, plugin.name, result.covered)
         else:
-            fallback = _fallback(step, result, directory)
+            fallback = _fallback(step, result, directory, now)
             if isinstance(fallback, Rejected):
                 return fallback
             found = fallback
@@ -159,11 +161,11 @@ def check(
         if identity is None or identity.anonymous:
             identity = found
         elif not found.anonymous:
-            if directory.require_same_consumer and found.consumer is not identity.consumer:
+            if directory.require_same_consumer and found.consumer != identity.consumer:
                 return refuse(step, Reason.DIFFERENT_CONSUMERS)
             identity = found
     assert identity is not None  # there is at least one step
-    return Admission(identity, hidden, tuple(bodies), tuple(replays), directory)
+    return Admission(identity, hidden, tuple(bodies), tuple(replays), directory, now)
 
 
 def refuse(step: Step, reason: Reason, detail: str = "", **facts: object) -> Rejected:
@@ -180,12 +182,12 @@ def refuse(step: Step, reason: Reason, detail: str = "", **facts: object) -> Rej
     )
 
 
-def _fallback(step: Step, rejected: Rejected, directory: Directory) -> Identity | Rejected:
+def _fallback(step: Step, rejected: Rejected, directory: Directory, now: float) -> Identity | Rejected:
     """The anonymous consumer of a step, if it has one and the failure is one that it may cover."""
     name = step.common.anonymous
     if not name or rejected.reason in NEVER_ANONYMOUS:
         return rejected
     consumer = directory.consumers.get(name)
-    if consumer is None or not consumer.enabled:
+    if consumer is None or not consumer.enabled or (consumer.expires_at is not None and now >= consumer.expires_at):
         return refuse(step, Reason.ANONYMOUS_UNKNOWN, f"anonymous consumer {name!r}")
     return Identity(consumer, None, True, step.plugin.name)

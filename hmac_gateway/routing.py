@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any, Final
 
 from .core.message import Message
@@ -49,6 +49,8 @@ class Route:
                 address = ip_address(message.remote_addr)
             except ValueError:
                 return False
+            if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+                address = address.ipv4_mapped  # what a socket for both families calls an IPv4 peer
             if not any(address in network for network in self.networks):
                 return False
         return self.condition is None or self.condition(message)
@@ -123,7 +125,7 @@ class Router:
             if route is not None:
                 return route
             for length in self._suffix_lengths:
-                found = self._suffixes.get(host[-length:]) if length <= len(host) else None
+                found = self._suffixes.get(host[len(host) - length :]) if length <= len(host) else None
                 route = None if found is None else found.match(path, message)
                 if route is not None:
                     return route
@@ -131,7 +133,7 @@ class Router:
 
 
 def host_of(authority: str) -> str:
-    """The host of `host:port`, without the port; an IPv6 address keeps its brackets."""
+    """The host of `host:port`, without the port and a final dot (as nginx); an IPv6 address keeps its brackets."""
     if authority.startswith("["):
         return authority.partition("]")[0] + "]"
-    return authority.partition(":")[0]
+    return authority.partition(":")[0].removesuffix(".")

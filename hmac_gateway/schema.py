@@ -108,7 +108,8 @@ def _lua_type(value: Any) -> str:
 
 
 def _number(value: float) -> str:
-    return str(int(value)) if float(value).is_integer() else str(value)
+    # Lua knows one kind of number. An int may be too large for a float.
+    return str(value) if isinstance(value, int) or not value.is_integer() else str(int(value))
 
 
 def apisix_text(found: Problem) -> str:

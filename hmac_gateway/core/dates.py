@@ -25,15 +25,18 @@ _FORMS: Final = (
 )
 
 
-@lru_cache(maxsize=1024)
 def parse_http_date(text: str) -> int | None:
     """Unix seconds of an IMF-fixdate, RFC 850 or asctime date, or None.
 
     The zone may be GMT, UTC, UT, Z, +0000 or absent; any other is None, not a guess. The weekday's text is not
     checked, as in nginx. A two-digit year below 70 lies in this century.
     """
-    if len(text) > 64:
-        return None
+    # Before the cache, so that nobody can fill it with long texts.
+    return _parse(text) if len(text) <= 64 else None
+
+
+@lru_cache(maxsize=1024)
+def _parse(text: str) -> int | None:
     for form in _FORMS:
         match = form.fullmatch(text)
         if match is None:

@@ -33,8 +33,12 @@ def equal(ours: bytes, theirs: bytes) -> bool:
 
 def decode_base64(text: str) -> bytes | None:
     """Bytes of a base64 text in the standard alphabet, padding optional and nothing after it; else None."""
+    digits = text.rstrip("=")
+    missing = -len(digits) % 4
+    if len(text) - len(digits) > missing:  # too much padding, which strict_mode lets through
+        return None
     try:
-        return binascii.a2b_base64(text + "=" * (-len(text) % 4), strict_mode=True)
+        return binascii.a2b_base64(digits + "=" * missing, strict_mode=True)
     except ValueError:  # binascii.Error, and text that is not ASCII
         return None
 

@@ -7,6 +7,8 @@ signed is lost or repaired.
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Iterable
 from typing import Final
 
@@ -14,6 +16,9 @@ from typing import Final
 SINGLETONS: Final = frozenset(
     {"authorization", "proxy-authorization", "date", "x-date", "digest", "host", "content-length"}
 )
+
+#: The part of an absolute form that is not path and query.
+_ABSOLUTE: Final = re.compile(r"https?://[^/?#]*", re.I | re.A)
 
 
 class Message:
@@ -100,7 +105,10 @@ class Message:
     def content_length(self) -> int | None:
         """Content-Length in bytes, or None when it is absent or not a number."""
         value = self._first.get("content-length")
-        return int(value) if value is not None and value.isascii() and value.isdigit() else None
+        if value is None or not (value.isascii() and value.isdigit()):
+            return None
+        # int() refuses thousands of digits; a number that long is over every limit.
+        return int(value) if len(value) <= 18 else sys.maxsize
 
     @property
     def may_have_body(self) -> bool:
@@ -113,12 +121,15 @@ class Message:
 
 
 def split_target(target: str) -> tuple[str, str]:
-    """(raw path, raw query) of a request target; absolute forms are reduced, a fragment is cut."""
-    if not target.startswith("/") and "://" in target:
-        rest = target.split("://", 1)[1]
-        cut = min((i for i in (rest.find("/"), rest.find("?")) if i >= 0), default=len(rest))
-        target = rest[cut:]
-        if not target.startswith("/"):
-            target = "/" + target
+    """(raw path, raw query) of a request target; absolute forms are reduced (RFC 9112 3.2.2).
+
+    A fragment, which no request target may hold, stays in the path: `paths.ambiguity` refuses it.
+    """
+    if not target.startswith("/"):
+        absolute = _ABSOLUTE.match(target)
+        if absolute is not None:
+            target = target[absolute.end() :]
+            if not target.startswith("/"):
+                target = "/" + target
     path, _, query = target.partition("?")
-    return path.partition("#")[0], query
+    return path, query

@@ -13,12 +13,19 @@ from urllib.parse import unquote_to_bytes
 _SLASHES: Final = re.compile(r"//+")
 #: Escapes whose decoding would change what a path or a signing string means.
 _MEANING: Final = re.compile(r"%(?:2[fF3]|3[fF]|0[dDaA0])")
+_ESCAPE: Final = re.compile(r"%[0-9A-Fa-f]{2}")
 _CONTROL: Final = re.compile(r"[\x00-\x20\x7f]")
+#: Longer paths are not kept: whoever sends them would choose how much memory the caches take.
+_CACHED: Final = 256
+
+
+def decoded(path: str) -> str:
+    """A raw path percent-decoded, with runs of slashes merged (nginx's `merge_slashes`). Never raises."""
+    return _decoded(path) if len(path) <= _CACHED else _decoded.__wrapped__(path)
 
 
 @lru_cache(maxsize=4096)
-def decoded(path: str) -> str:
-    """A raw path percent-decoded, with runs of slashes merged (nginx's `merge_slashes`). Never raises."""
+def _decoded(path: str) -> str:
     if "%" in path:
         path = unquote_to_bytes(path.encode("latin-1")).decode("latin-1")
     if "//" in path:
@@ -26,29 +33,37 @@ def decoded(path: str) -> str:
     return path or "/"
 
 
-@lru_cache(maxsize=4096)
 def signed_form(path: str) -> str | None:
     """The path as APISIX puts it into its signing string, or None where that form would be ambiguous.
 
-    Ambiguous: decoding yields `/`, `?`, `#`, CR, LF or NUL, so that two raw paths, which an upstream may read
-    differently, would share one signature.
+    Ambiguous: decoding yields `/`, `?`, `#`, CR, LF, NUL or another escape, so that two raw paths, which an upstream
+    may read differently, would share one signature.
     """
     if _MEANING.search(path) or ambiguity(path) is not None:
         return None
-    return decoded(path)
+    form = decoded(path)
+    # A signature over the raw `/a%2Fb` would otherwise also hold for `/a%252Fb`.
+    return None if _ESCAPE.search(form) else form
 
 
-@lru_cache(maxsize=4096)
 def ambiguity(path: str) -> str | None:
     """Why a raw path must not be routed, in words for a 400, or None when it is plain.
 
     Refused: dot segments in any encoding, a backslash, encoded NUL, CR or LF, raw control characters and blanks,
-    and anything that is not an absolute path (`*` of OPTIONS included). A broken escape (`%zz`) means itself.
+    a fragment, and anything that is not an absolute path (`*` of OPTIONS included). A broken escape (`%zz`) means
+    itself.
     """
+    return _ambiguity(path) if len(path) <= _CACHED else _ambiguity.__wrapped__(path)
+
+
+@lru_cache(maxsize=4096)
+def _ambiguity(path: str) -> str | None:
     if not path.startswith("/"):
         return "the request target is not an absolute path"
     if _CONTROL.search(path):
         return "the path holds a control character or a blank"
+    if "#" in path:
+        return "the request target holds a fragment"
     # A path that an upstream decodes twice must not grow dot segments there: decode until it is stable.
     seen = path
     for _ in range(8):

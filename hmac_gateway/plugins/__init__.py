@@ -54,5 +54,11 @@ def validate_config(name: str, config: Mapping[str, Any], dialect: str) -> None:
 
 
 def validate_credential(name: str, config: Mapping[str, Any]) -> None:
-    """Check what stands on a credential; raises ConfigError naming the field."""
-    check(config, get(name).credential_schema)
+    """Check what stands on a credential; raises ConfigError naming the field, never with the secret."""
+    plugin = get(name)
+    try:
+        check(config, plugin.credential_schema)
+    except ConfigError as error:
+        if error.given is None or error.field == plugin.identifier_field:
+            raise
+        raise ConfigError(error.field, "********", error.allowed) from None

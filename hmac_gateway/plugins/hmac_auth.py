@@ -116,12 +116,13 @@ def compile(config: Mapping[str, Any], dialect: str = "apisix") -> Config:
     realm = get("realm")
     policy = Policy(
         algorithms=frozenset(get("allowed_algorithms")),
-        clock_skew=get("clock_skew"),
+        # JSON Schema takes 300.0 for an integer.
+        clock_skew=int(get("clock_skew")),
         required=tuple(header.lower() for header in get("signed_headers")),
         require_signed_date=get("require_signed_date"),
         validate_body=get("validate_request_body"),
         require_signed_digest=get("require_signed_digest"),
-        max_body=get("max_req_body_size"),
+        max_body=int(get("max_req_body_size")),
         replay_methods=frozenset(get("replay_methods")) if get("replay_protection") else None,
     )
     return Config(

@@ -28,7 +28,12 @@ from .base import Claim, Cover
 name: Final = "apisix"
 
 _WORD: Final = "Signature"
-_FIELD: Final = re.compile(r'([A-Za-z0-9]+)="([^"]*)"')
+# The lookbehind keeps a long run of letters from being tried at each of them (quadratic time).
+# One match a piece: it runs on to the next comma, and no value holds one.
+_FIELDS: Final = re.compile(r'(?<![A-Za-z0-9])([A-Za-z0-9]+)="([^",]*)"[^,]*')
+#: As many listed components as APISIX can see headers; more would let a short request buy an endless signing string.
+_MOST: Final = 100
+_TWICE: Final = re.compile(r",[ \t]*Signature[ \t]")
 REQUEST_TARGET: Final = "@request-target"
 
 
@@ -46,25 +51,23 @@ def parse(message: Message) -> Claim | Failure | None:
     rest = text[len(_WORD) :]
     if rest and rest[0] not in " \t":
         return Failure(Reason.MALFORMED_AUTHORIZATION, "no blank follows the word Signature")
-    found: dict[str, str] = {}
-    for piece in rest.split(","):
-        match = _FIELD.search(piece)
-        if match is not None:
-            found[match[1]] = match[2]
-    listed = found.get("headers", "")
-    return Claim(
-        found.get("keyId", ""),
-        found.get("algorithm", ""),
-        tuple(listed.split()) if listed else (),
-        found.get("signature", ""),
-    )
+    found: dict[str, str] = dict(_FIELDS.findall(rest))
+    if _WORD in rest and _TWICE.search(rest):
+        # Two headers that the server has joined, as WSGI servers do.
+        return Failure(Reason.DUPLICATE_HEADER, facts={"header": "authorization"})
+    listed = found.get("headers")
+    headers = tuple(listed.split(" ")) if listed else ()
+    if len(headers) > _MOST:
+        return Failure(Reason.MALFORMED_AUTHORIZATION, f"more than {_MOST} components are listed")
+    return Claim(found.get("keyId", ""), found.get("algorithm", ""), headers, found.get("signature", ""))
 
 
 def cover(message: Message, claim: Claim) -> Cover:
     """The listed headers that the message has; APISIX skips absent ones, so they are not covered.
 
     A listed item finds its header in any case, and with `-` for `_` if nothing else fits; its line keeps the
-    item's spelling. Only the first of repeated headers is signed.
+    item's spelling. Only the first of repeated headers is signed, so a repeated header is not covered: whoever reads
+    it could read what nobody signed.
     """
     names: list[str] = []
     lines: list[str | None] = []
@@ -79,15 +82,15 @@ def cover(message: Message, claim: Claim) -> Cover:
             name = name.replace("_", "-")
             value = message.get(name)
         if value is not None:
-            names.append(name)
+            if name not in message.duplicated:
+                names.append(name)
             lines.append(f"{item}: {value}")
     return Cover(frozenset(names), tuple(lines))
 
 
 def _string(message: Message, key_id: str, lines: Sequence[str | None], target: str) -> bytes:
     first = f"{message.method} {target}"
-    body = "\n".join([first if line is None else line for line in lines])
-    return f"{key_id}\n{body}\n".encode("latin-1") if lines else f"{key_id}\n".encode("latin-1")
+    return "\n".join([key_id, *[first if line is None else line for line in lines], ""]).encode("latin-1")
 
 
 def signing_strings(message: Message, claim: Claim, cover: Cover) -> Iterator[tuple[str, bytes]]:
@@ -96,11 +99,14 @@ def signing_strings(message: Message, claim: Claim, cover: Cover) -> Iterator[tu
     APISIX signs nginx's decoded path; clients that sign what they sent are right too. A bare trailing `?` counts
     as absent there, and some servers drop it before it arrives here, so it is tried both ways.
     """
-    path, query = split_target(message.target)
-    raw = f"{path}?{query}" if "?" in message.target else path
+    raw = message.target
+    if not raw.startswith("/"):  # an absolute form is signed as its path and query
+        path, query = split_target(raw)
+        raw = f"{path}?{query}" if "?" in raw else path
     yield "raw", _string(message, claim.key_id, cover.lines, raw)
     if None not in cover.lines:
         return
+    path, query = split_target(raw)
     tried = {raw}
     normal = signed_form(path)
     forms = []

@@ -6,15 +6,13 @@ Implemented by the files beside this one, called by `verify.py` and the client h
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ..core.identity import Failure
 from ..core.message import Message
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """What a request says of its own signature, as sent.
 
     `headers` are the listed components, spelled as the client spelled them; "" stands for what is missing.
@@ -26,8 +24,7 @@ class Claim:
     signature: str
 
 
-@dataclass(frozen=True, slots=True)
-class Cover:
+class Cover(NamedTuple):
     """What a signature covers: names of headers and components, lower case; and the lines that sign them.
 
     A line is text, or None where the request target has to stand.

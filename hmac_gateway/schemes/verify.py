@@ -155,6 +155,8 @@ def _freshness(
             continue
         then = parse_http_date(value)
         if then is None:
+            if value.count(",") > 1:  # two headers that the server has joined, as WSGI servers do
+                return Failure(Reason.DUPLICATE_HEADER, name, {"header": name})
             failure = failure or Failure(Reason.DATE_INVALID, f"{name}: {value!r}")
             if trace is not None:
                 trace.step("date", False, "Sun, 06 Nov 1994 08:49:37 GMT", value, f"{name} is not an HTTP date")
@@ -184,6 +186,8 @@ def _required(message: Message, policy: Policy, covered: frozenset[str], trace: 
         absent = not name.startswith("@") and message.get(name) is None
         if trace is not None:
             note = f"the request has no {name} header" if absent else f"{name} is not in the signed list"
+            if name in message.duplicated:
+                note = f"{name} came twice, and only the first is signed"
             trace.step("signed headers", False, " ".join(policy.required), " ".join(sorted(covered)), note)
         return Failure(Reason.HEADER_ABSENT if absent else Reason.HEADER_NOT_SIGNED, name, {"header": name})
     if trace is not None:
@@ -217,7 +221,12 @@ def _body_rule(message: Message, policy: Policy, covered: frozenset[str], trace:
 
 
 def _sent(message: Message) -> str:
-    return message.get("authorization") or ""
+    text = message.get("authorization") or ""
+    word, blank, _ = text.partition(" ")
+    if not text or word == "Signature":
+        return text
+    # Passwords and tokens of other schemes are nobody's business here.
+    return f"{word} …" if blank and word.isalnum() else "…"
 
 
 def _note(claim: Failure | None) -> str:
