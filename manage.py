@@ -3,9 +3,20 @@
 
 import os
 import sys
+from pathlib import Path
 
-if __name__ == "__main__":
+
+def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "hmac_gateway.settings")
+    if sys.argv[1:2] == ["hmac_demo"] and not os.environ.get("HMAC_GATEWAY_NO_DOTENV"):
+        # Settings need the keys, so they must exist before Django starts.
+        from hmac_gateway.environment import make_env
+
+        make_env(Path(__file__).resolve().parent / ".env")
     from django.core.management import execute_from_command_line
 
     execute_from_command_line(sys.argv)
+
+
+if __name__ == "__main__":
+    main()

@@ -96,7 +96,7 @@ USE_TZ = True
 USE_I18N = True
 
 STATIC_URL = "static/"
-STATIC_ROOT = BASE_DIR / "staticfiles"
+STATIC_ROOT: str | None = env("STATIC_ROOT", default=None)
 # Found where the apps keep them, so that a start needs no collectstatic.
 WHITENOISE_USE_FINDERS = True
 

@@ -25,8 +25,8 @@ from . import crypto
 from .core.errors import Rejected
 from .core.message import Message
 from .core.words import row
-from .models import MinuteCounter, Rejection, WorkerStatus
-from .runtime import Runtime
+from .models import MinuteCounter, Rejection, Tombstone, WorkerStatus
+from .runtime import TOMBSTONE_LIFE, Runtime
 
 #: Refusals kept per flush: the debugger needs examples, a flood needs no more rows.
 KEPT_REJECTIONS: Final = 50
@@ -112,7 +112,7 @@ class Telemetry:
                 "role": self._role,
                 "started_at": self._started,
                 "heartbeat_at": timezone.now(),
-                "snapshot_version": -1 if snapshot is None else snapshot.version,
+                "snapshot_version": None if snapshot is None else snapshot.version,
                 "problems": list(self._runtime.problems),
             },
         )
@@ -169,9 +169,19 @@ def _add(minute: datetime, route_id: str, outcome: str, count: int) -> None:
         counters.update(count=models.F("count") + count)
 
 
+#: The minute under which counts older than COUNTER_LIFE are summed up, so that totals never fall.
+EPOCH: Final = datetime.fromtimestamp(0, UTC)
+
+
 def prune() -> None:
-    """Forget what is too old to be of use."""
+    """Forget what is too old to be of use; counts are summed up, not lost."""
     now = timezone.now()
     Rejection._default_manager.filter(at__lt=now - REJECTION_LIFE).delete()
-    MinuteCounter._default_manager.filter(minute__lt=now - COUNTER_LIFE).delete()
     WorkerStatus._default_manager.filter(heartbeat_at__lt=now - 2 * HEARTBEAT_LIFE).delete()
+    Tombstone._default_manager.filter(created_at__lt=now - timedelta(seconds=TOMBSTONE_LIFE)).delete()
+    old = MinuteCounter._default_manager.filter(minute__gt=EPOCH, minute__lt=now - COUNTER_LIFE)
+    for counter in old[:1000]:
+        with transaction.atomic():
+            # Whoever deletes the row adds its count: of two workers, one.
+            if MinuteCounter._default_manager.filter(pk=counter.pk).delete()[0]:
+                _add(EPOCH, counter.route_id, counter.outcome, counter.count)

@@ -1,7 +1,7 @@
 """Puts a `Gateway` together from the site's settings: runtime, stores, log, telemetry.
 
-Called by `worker.py` and by tests that serve at a frozen time. Needs Django set up; the gateway itself knows nothing
-of it.
+Called by `hmac_gateway.serving`, and by tests that serve at a frozen time. Needs Django set up; the gateway itself
+knows nothing of it.
 """
 
 from __future__ import annotations
