@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
+from urllib.parse import parse_qsl
 
 from django.apps import apps
 from django.core.exceptions import ValidationError
@@ -53,7 +54,7 @@ def rows_of(resource: Resource, call: Call) -> Any:
     if resource is CREDENTIALS:
         owner = find_owner(call)
         if owner is None:
-            raise ApiError(404, {"message": "consumer not found"})
+            raise refuse("consumer not found", 404)
         rows = rows.filter(consumer=owner)
     return rows
 
@@ -138,8 +139,6 @@ def listing(resource: Resource, call: Call, query: Mapping[str, str]) -> Doc:
 
 
 def _filter_argument(text: str) -> dict[str, str]:
-    from urllib.parse import parse_qsl
-
     return {key: value for key, value in parse_qsl(text) if "\0" not in value}
 
 
@@ -284,9 +283,9 @@ def _refuse_stamps(doc: Doc) -> None:
             raise refuse(f"the property is forbidden:  {name}")
 
 
-def _identified(resource: Resource, key: str | None, doc: Any) -> Doc:
+def _identified(resource: Resource, key: str | None, given: Any) -> Doc:
     """The document with its id, from the address (a text) or the body (as it is there)."""
-    doc = _given(doc)
+    doc = _given(given)
     if resource.key_field == "username":
         if key is not None and "username" in doc and doc["username"] != key:
             raise refuse("wrong username")
@@ -374,7 +373,7 @@ def delete(resource: Resource, key: str | None, force: bool, call: Call) -> Doc:
     By force, what used it is switched off: it would otherwise run without the plugins, or towards another upstream.
     """
     if key is None:
-        raise refuse(f"missing {resource.kind} id")
+        raise refuse(f"missing {resource.kind} {'name' if resource.key == 'username' else 'id'}")
     with one_version():
         row = find(resource, key, call)
         if row is None:
