@@ -3,16 +3,15 @@
 
 import os
 import sys
-from pathlib import Path
 
 
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "hmac_gateway.settings")
     if sys.argv[1:2] == ["hmac_demo"] and not os.environ.get("HMAC_GATEWAY_NO_DOTENV"):
         # Settings need the keys, so they must exist before Django starts.
-        from hmac_gateway.environment import make_env
+        from hmac_gateway.environment import dotenv_path, make_env
 
-        make_env(Path(__file__).resolve().parent / ".env")
+        make_env(dotenv_path())
     from django.core.management import execute_from_command_line
 
     execute_from_command_line(sys.argv)

@@ -18,6 +18,11 @@ HMAC_GATEWAY_ADMIN_KEY={admin_key}
 """
 
 
+def dotenv_path() -> Path:
+    """Where the standalone settings look for `.env`: beside manage.py."""
+    return Path(__file__).resolve().parent.parent / ".env"
+
+
 def make_env(path: Path) -> bool:
     """Write `path` (mode 0600) with fresh keys unless it exists; True when it was written."""
     text = TEMPLATE.format(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import secrets
 import shlex
-import time
-from email.utils import formatdate
 from typing import Any, Final
 
 from django.apps import apps
@@ -13,10 +11,9 @@ from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from hmac_gateway.client import sign_headers
 from hmac_gateway.conf import conf
-from hmac_gateway.core.message import Message
 from hmac_gateway.entities import one_version
-from hmac_gateway.schemes import SCHEMES
 from hmac_gateway.serving import Listener
 from hmac_gateway.supervisor import Supervisor, check_free
 
@@ -139,12 +136,8 @@ class Command(BaseCommand):
 
     def _announce(self, gateway: Listener) -> None:
         url = f"{gateway.url}{PATH}"
-        date = formatdate(time.time(), usegmt=True)
-        message = Message("GET", PATH, [("Date", date)])
-        signed = SCHEMES["apisix"].sign(
-            message, key_id=KEY_ID, secret=SECRET.encode(), algorithm="hmac-sha256", headers=("@request-target", "date")
-        )
-        headers = "".join(f" \\\n  -H {shlex.quote(f'{name}: {value}')}" for name, value in [("Date", date), *signed])
+        signed = sign_headers("GET", url, key_id=KEY_ID, secret=SECRET)
+        headers = "".join(f" \\\n  -H {shlex.quote(f'{name}: {value}')}" for name, value in signed.items())
         self.stdout.write(
             f"\nA signed request, good for five minutes, is answered with 200:\n\ncurl -i {url}{headers}\n"
             f"\nAn unsigned one is answered with 401:\n\ncurl -i {url}\n"

@@ -1,0 +1,65 @@
+"""Signing for callers: `sign_headers()` needs nothing but the standard library, and no Django.
+
+Used by partners' scripts, `hmac_sign` and `hmac_demo`. Imports `core` and `schemes`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from email.utils import formatdate
+from time import time
+from urllib.parse import urlsplit
+
+from ..core.macs import encode_base64
+from ..core.message import Message
+from ..schemes import SCHEMES
+
+
+def sign_headers(
+    method: str,
+    url: str,
+    *,
+    key_id: str,
+    secret: str | bytes,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    signed: Sequence[str] | None = None,
+    algorithm: str = "hmac-sha256",
+    scheme: str = "apisix",
+    now: float | None = None,
+) -> dict[str, str]:
+    """The headers to send so that a request is signed.
+
+    `url` is the whole URL, escaped exactly as it will be sent; `body` the exact bytes (None: no body, and no Digest);
+    `headers` are those of the request that may be signed too; `signed` the header names and components to cover, in
+    order: by default the target, the date and, with a body, its digest. `now` is Unix seconds. Returns Date, Digest
+    (with a body) and what the scheme adds, to be sent beside `headers`. Raises ValueError for a header in `signed`
+    that the request does not have, and KeyError for an unknown scheme or algorithm.
+    """
+    parts = urlsplit(url)
+    path = parts.path or "/"
+    target = f"{path}?{parts.query}" if "?" in url.partition("#")[0] else path
+    sent = {name.lower(): (name, value) for name, value in (headers or {}).items()}
+    added: dict[str, str] = {}
+    if "date" not in sent and "x-date" not in sent:
+        added["Date"] = formatdate(time() if now is None else now, usegmt=True)
+    if body is not None and "digest" not in sent:
+        added["Digest"] = "SHA-256=" + encode_base64(hashlib.sha256(body).digest())
+    if signed is None:
+        dates = ["x-date"] if "x-date" in sent else ["date"]
+        signed = ["@request-target", *dates, *(["digest"] if body is not None else [])]
+    everything = {"host": ("Host", parts.netloc.rpartition("@")[2])} | sent
+    everything |= {name.lower(): (name, value) for name, value in added.items()}
+    for name in signed:
+        if not name.startswith("@") and name.lower() not in everything:
+            raise ValueError(f"signed: {name!r} was given; allowed: headers of the request, or @request-target")
+    message = Message(method, _wire(target), [(name, _wire(value)) for name, value in everything.values()])
+    key = secret.encode() if isinstance(secret, str) else secret
+    result = SCHEMES[scheme].sign(message, key_id=_wire(key_id), secret=key, algorithm=algorithm, headers=signed)
+    return added | dict(result)
+
+
+def _wire(text: str) -> str:
+    """Text as bytes-as-text: what is beyond latin-1 goes out as UTF-8."""
+    return text if text.isascii() else text.encode().decode("latin-1")
