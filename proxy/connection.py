@@ -96,9 +96,7 @@ class Connection(asyncio.Protocol):
     _transport: asyncio.Transport
     _timeouts: Timeouts
 
-    def __init__(
-        self, pool: Pool, loop: asyncio.AbstractEventLoop, target: Target, keepalive: Keepalive
-    ) -> None:
+    def __init__(self, pool: Pool, loop: asyncio.AbstractEventLoop, target: Target, keepalive: Keepalive) -> None:
         self._pool = pool
         self._loop = loop
         self.target = target
@@ -191,25 +189,27 @@ class Connection(asyncio.Protocol):
                 self._send_deadline = inf
             if isinstance(self._failure, SendTimeout):
                 raise self._failure
-        if self._reader is not None:
-            # A response awaited during a long upload: bytes going out are a sign of life too.
-            self._read_deadline = self._loop.time() + self._timeouts.read
         return not (self._head_done or self._closed)
 
     def finish(self) -> None:
-        """The request body is whole. Without this a connection with `body_follows` is never reused."""
+        """The request body is whole: from now on the upstream's silence counts against `Timeouts.read`.
+
+        Without this a connection with `body_follows` is never reused, and `response` waits without limit.
+        """
         self._sent = True
+        if self._reader is not None:
+            self._await_bytes()
 
     async def response(self) -> Response:
         """Wait for the final response head; interim (1xx) responses are dropped.
 
-        Raises ReadTimeout, SendTimeout (a `send` in another task) or UpstreamBroken.
+        May run while another task sends the body. Raises ReadTimeout, SendTimeout (from that other task's
+        `send`) or UpstreamBroken.
         """
         if not self._head_done and self._failure is None:
             reader = self._reader = self._loop.create_future()
-            deadline = self._read_deadline = self._loop.time() + self._timeouts.read
-            if deadline < self._timer_at:
-                self._arm(deadline)
+            if self._sent:  # until then it is the client who keeps everybody waiting
+                self._await_bytes()
             try:
                 await reader
             finally:
@@ -232,9 +232,7 @@ class Connection(asyncio.Protocol):
             if self._complete:
                 return b""
             reader = self._reader = self._loop.create_future()
-            deadline = self._read_deadline = self._loop.time() + self._timeouts.read
-            if deadline < self._timer_at:
-                self._arm(deadline)
+            self._await_bytes()
             try:
                 await reader
             finally:
@@ -301,7 +299,7 @@ class Connection(asyncio.Protocol):
             writer = self._writer
             if writer is not None and not writer.done():
                 writer.set_result(None)
-        elif self._reader is not None:
+        elif self._reader is not None and self._sent:
             self._read_deadline = self._loop.time() + self._timeouts.read
 
     def eof_received(self) -> None:
@@ -446,6 +444,12 @@ class Connection(asyncio.Protocol):
         for waiter in (self._reader, self._writer):
             if waiter is not None and not waiter.done():
                 waiter.set_result(None)
+
+    def _await_bytes(self) -> None:
+        """The upstream has `Timeouts.read` from now to send something. The timer is seldom touched."""
+        deadline = self._read_deadline = self._loop.time() + self._timeouts.read
+        if deadline < self._timer_at:
+            self._arm(deadline)
 
     def _arm(self, deadline: float) -> None:
         if self._timer is not None:

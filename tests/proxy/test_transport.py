@@ -303,6 +303,12 @@ def test_malformed_responses_are_refused(run: Run, head: bytes) -> None:
         exchange(run, head, end="close")
 
 
+@pytest.mark.parametrize("head", [b"Upgrade: websocket\r\nConnection: upgrade\r\n\r\n", b"\r\n"])
+def test_switching_protocols_is_refused(run: Run, head: bytes) -> None:
+    with pytest.raises(UpstreamBroken, match="switched protocols"):
+        exchange(run, b"HTTP/1.1 101 Switching\r\n" + head + OK)
+
+
 def test_tunnel_is_refused(run: Run) -> None:
     with pytest.raises(UpstreamBroken):
         exchange(run, b"HTTP/1.1 200 OK\r\n\r\n", method="CONNECT")
@@ -585,13 +591,13 @@ def test_send_timeout(run: Run) -> None:
 
 
 def test_send_timeout_counts_from_the_last_progress(run: Run) -> None:
-    total = 4_000_000
+    total = 12_000_000
 
     def script(peer: Peer) -> None:
         peer.read_head()
         left = total
         while left:
-            threading.Event().wait(0.01)
+            threading.Event().wait(0.005)
             left -= len(peer.read_some())
         peer.send(OK)
         peer.wait_closed()
@@ -600,7 +606,7 @@ def test_send_timeout_counts_from_the_last_progress(run: Run) -> None:
 
         async def main() -> None:
             connection = await Pool().acquire(at(upstream), LONG)
-            connection.start(GET, method="PUT", timeouts=Timeouts(9, 0.25, 9), body_follows=True)
+            connection.start(GET, method="PUT", timeouts=Timeouts(9, 0.3, 9), body_follows=True)
             assert await connection.send(b"b" * total)  # takes longer than the timeout, but never stands still
             assert (await connection.response()).status == 200
             connection.abort()
@@ -694,23 +700,31 @@ def test_connection_lost_during_upload(run: Run) -> None:
         run(main)
 
 
-def test_waiting_for_the_response_during_an_upload_is_kept_alive_by_sending(run: Run) -> None:
+@pytest.mark.parametrize("answers", [True, False])
+def test_the_read_timeout_starts_when_the_request_is_whole(run: Run, answers: bool) -> None:
     def script(peer: Peer) -> None:
         peer.read_head()
-        peer.read(30)
-        peer.send(OK)
+        peer.send(b"HTTP/1.1 102 Processing\r\n\r\n")
+        peer.read(3)
+        if answers:
+            peer.send(OK)
         peer.wait_closed()
 
     with RawUpstream(script) as upstream:
 
         async def main() -> None:
             connection = await Pool().acquire(at(upstream), LONG)
-            connection.start(GET, method="PUT", timeouts=Timeouts(9, 9, 0.2), body_follows=True)
+            connection.start(GET, method="PUT", timeouts=Timeouts(9, 9, 0.1), body_follows=True)
             waiting = asyncio.ensure_future(connection.response())
-            for _ in range(30):
-                await asyncio.sleep(0.015)
+            for _ in range(3):
+                await asyncio.sleep(0.12)  # a slow client: not the upstream's silence
                 assert await connection.send(b"b")
-            assert (await waiting).status == 200
+            connection.finish()
+            if answers:
+                assert (await waiting).status == 200
+            else:
+                with pytest.raises(ReadTimeout):
+                    await waiting
             connection.abort()
 
         run(main)
