@@ -65,7 +65,8 @@ class Resource:
 
     `model` is a model's label and `scope` the rows of it that are meant; `key` the column that holds the id in
     addresses; `unsupported` names keys of APISIX that we refuse, with the reason; `own` are columns that a document
-    cannot express and that a new row of this resource gets.
+    cannot express and that a new row of this resource gets. New rows have `prefix` before their id, where two
+    resources share a table; rows without it are found as well.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Resource:
     parts: tuple[Part, ...] = ()
     key: str = "id"
     key_field: str = "id"
+    prefix: str = ""
     scope: Mapping[str, Any] = field(default_factory=dict)
     own: Mapping[str, Any] = field(default_factory=dict)
     links: tuple[Link, ...] = ()
@@ -95,7 +97,8 @@ class Resource:
 
 def check_vars(doc: Doc) -> None:
     """Refuse (ApiError) a `vars` expression that does not compile."""
-    if "vars" not in doc:
+    if not doc.get("vars"):
+        # An empty list asks for nothing.
         return
     from ..expr import compile_expr
 
@@ -238,7 +241,9 @@ GLOBAL_RULES: Final = Resource(
     schema=schemas.GLOBAL_RULE,
     scope={"is_global": True},
     own={"is_global": True},
-    fields=(_ID,),
+    # APISIX's own examples have a plugin config 1 and a global rule 1.
+    prefix="global.",
+    fields=(reference("id", "id", "global."),),
     parts=(PluginsPart("bundle"),),
     prefetch=("plugins",),
 )

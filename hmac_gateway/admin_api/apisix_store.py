@@ -45,7 +45,7 @@ class Call:
 def key_of(resource: Resource, row: Any, call: Call) -> str:
     """The `key` of answers, such as /apisix/routes/1."""
     base = f"/apisix/consumers/{call.owner}" if resource is CREDENTIALS else "/apisix"
-    return f"{base}/{resource.name}/{getattr(row, resource.key)}"
+    return f"{base}/{resource.name}/{str(getattr(row, resource.key)).removeprefix(resource.prefix)}"
 
 
 def rows_of(resource: Resource, call: Call) -> Any:
@@ -69,7 +69,10 @@ def find(resource: Resource, key: str, call: Call) -> Any:
     rows = rows_of(resource, call)
     if not _addressable(resource, key):
         return None
-    return rows.filter(**{resource.key: key}).first()
+    found = rows.filter(**{resource.key: resource.prefix + key}).first()
+    if found is None and resource.prefix:
+        found = rows.filter(**{resource.key: key}).first()
+    return found
 
 
 def _addressable(resource: Resource, key: str) -> bool:
@@ -328,7 +331,10 @@ def _write(resource: Resource, row: Any, doc: Doc, call: Call, version: int) -> 
         if resource is CREDENTIALS:
             row.consumer = find_owner(call)
     created = version if adding else row.extra.get(CREATED_INDEX, row.changed_at_version)
+    place = None if adding else row.pk
     fill(row, resource.fields, doc)
+    if resource.prefix:
+        row.pk = place or resource.prefix + row.pk
     if call.group:
         row.labels = {GROUP_LABEL: call.group, **row.labels}
     if resource.scope.get("dialect"):

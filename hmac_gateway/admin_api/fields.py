@@ -77,13 +77,22 @@ def flag(key: str, column: str) -> Field:
     return Field((key,), (column,), lambda doc: (bool(doc.get(key, 1)),), lambda values: {} if values[0] else {key: 0})
 
 
-def reference(key: str, column: str) -> Field:
-    """An id, the row's own or another's: documents may hold a number, columns hold texts."""
+def reference(key: str, column: str, prefix: str = "") -> Field:
+    """An id, the row's own or another's: documents may hold a number, columns hold texts.
+
+    With a prefix, columns may have it before the id; documents never do.
+    """
 
     def parse(doc: Mapping[str, Any]) -> Values:
         return (str(doc[key]) if key in doc else None,)
 
-    return Field((key,), (column,), parse, lambda values: {} if values[0] is None else {key: str(values[0])})
+    def normal(values: Values) -> Values:
+        return (None if values[0] is None else str(values[0]).removeprefix(prefix),)
+
+    def render(values: Values) -> Doc:
+        return {} if values[0] is None else {key: normal(values)[0]}
+
+    return Field((key,), (column,), parse, render, normal)
 
 
 def labels(hidden: str) -> Field:

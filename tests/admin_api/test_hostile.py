@@ -9,7 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.django import TestCase
 
+from hmac_gateway.admin_api import apisix_schemas as schemas
 from hmac_gateway.admin_api.apisix_resources import CREDENTIALS, RESOURCES
+from hmac_gateway.plugins.hmac_auth import APISIX_SCHEMA
 
 from .support import Api
 
@@ -36,46 +38,121 @@ NAMES = sorted(
 NAME = st.sampled_from([*NAMES, "key_id", "secret_key", "host", "port", "weight", "connect", "active"]) | TEXT
 ANY = st.recursive(LEAF, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAME, inner, max_size=5))
 
-PLUGINS = st.dictionaries(
-    st.sampled_from(["hmac-auth", "key-auth", "x"]),
-    ANY | st.fixed_dictionaries({"key_id": TEXT | LEAF, "secret_key": TEXT | LEAF}),
-    max_size=2,
+WORDS = st.sampled_from(["/x", "/a*", "a.example", "127.0.0.1", "uri", "x-user", "10.0.0.0/8", "é", "a b", "1", "/ü"])
+STORABLE = WORDS | st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=12)
+
+
+#: Keys whose values have rules that no schema says; filled below.
+SPECIAL: dict[str, Any] = {}
+
+
+def shaped(schema: Any) -> st.SearchStrategy[Any]:
+    """Values that pass a schema, or nearly: right types and enums, hostile contents."""
+    if "anyOf" in schema and "type" not in schema:
+        return st.one_of([shaped(option) for option in schema["anyOf"]])
+    if "enum" in schema:
+        return st.sampled_from(schema["enum"])
+    kind = schema.get("type")
+    if "pattern" in schema:
+        return st.sampled_from(["a.example", "b", "x-1"])
+    if kind == "string":
+        return STORABLE
+    if kind == "boolean":
+        return st.booleans()
+    if kind in ("integer", "number"):
+        low = schema.get("minimum", 1 if "exclusiveMinimum" in schema else -5)
+        high = schema.get("maximum", 2**63 - 1)
+        whole = st.integers(low, low + 5) | st.integers(low, high)
+        return whole if kind == "integer" else whole | st.floats(1, 1e308)
+    if kind == "array":
+        unique = repr if schema.get("uniqueItems") else None
+        least = schema.get("minItems", 0)
+        return st.lists(shaped(schema.get("items", {})), max_size=3, min_size=least, unique_by=unique)
+    if kind == "object" and "properties" in schema:
+        parts = {
+            name: SPECIAL[name] if name in SPECIAL else shaped(part) for name, part in schema["properties"].items()
+        }
+        return few(parts, schema.get("required", ()))
+    if kind == "object":
+        values = list(schema.get("patternProperties", {}).values())
+        return st.dictionaries(STORABLE, shaped(values[0]) if values else ANY, max_size=3)
+    return ANY
+
+
+@st.composite
+def few(draw: Any, parts: dict[str, Any], required: Any) -> dict[str, Any]:
+    """An object with its required keys and up to four others: many at once would seldom pass."""
+    names = draw(st.lists(st.sampled_from(sorted(parts)), max_size=4, unique=True))
+    return {name: draw(parts[name]) for name in {**dict.fromkeys(required), **dict.fromkeys(names)}}
+
+
+CONFIG = shaped(APISIX_SCHEMA)
+KEYS = st.fixed_dictionaries(
+    {"key_id": STORABLE, "secret_key": STORABLE | st.just("********")}, optional={"clock_skew": ANY, "_meta": ANY}
 )
 NODES = (
-    ANY
-    | st.dictionaries(TEXT, st.integers(0, 2**64), max_size=3)
-    | st.lists(
-        st.fixed_dictionaries(
-            {"host": TEXT, "weight": st.integers(0, 2**64)}, optional={"port": LEAF, "priority": LEAF, "metadata": ANY}
-        ),
-        max_size=3,
+    st.dictionaries(
+        WORDS | st.sampled_from(["h:1", "h:65536", "[::1]:80", "::1"]), shaped(schemas.NODE_MAP), max_size=1
     )
+    | shaped(schemas.NODE_MAP)
+    | shaped(schemas.NODE_LIST)
 )
-UPSTREAM = ANY | st.fixed_dictionaries(
-    {"nodes": NODES}, optional=dict.fromkeys(("type", "scheme", "timeout", "labels", "checks", "tls", "key"), ANY)
-)
+SPECIAL |= {
+    "id": st.just("1") | st.just(1),
+    "remote_addr": st.sampled_from(["10.0.0.0/8", "::1"]) | STORABLE,
+    "remote_addrs": st.just(["10.0.0.0/8", "::1"]),
+    "username": st.just("c"),
+    "nodes": NODES,
+    "vars": st.just([]),
+    "uri": st.sampled_from(["/x", "/y*"]) | STORABLE,
+    "paths": st.just(["/x"]) | st.lists(STORABLE, min_size=1, max_size=3),
+    "plugins": st.dictionaries(st.just("hmac-auth"), CONFIG, max_size=1),
+    "upstream_id": st.sampled_from(["up", 7]),
+    "service_id": st.just("sv"),
+    "plugin_config_id": st.just("pc"),
+    "group_id": st.just("gr"),
+}
+SPECIAL["upstream"] = shaped({**schemas.UPSTREAM, "required": ["nodes"]})
+ADDRESSES = {
+    "routes/1": schemas.ROUTE,
+    "services/1": schemas.SERVICE,
+    "upstreams/1": schemas.UPSTREAM,
+    "consumers/c": schemas.CONSUMER,
+    "consumers/c/credentials/1": schemas.CREDENTIAL,
+    "plugin_configs/1": schemas.BUNDLE,
+    "consumer_groups/1": schemas.BUNDLE,
+    "global_rules/1": schemas.GLOBAL_RULE,
+}
 
 
-def documents() -> st.SearchStrategy[tuple[str, Any]]:
-    """Documents that get past the first checks, some of them valid."""
-    special: dict[str, Any] = {"plugins": PLUGINS, "upstream": UPSTREAM, "nodes": NODES, "id": st.just("1")}
-
-    def of(path: str, required: dict[str, Any], resource: Any) -> st.SearchStrategy[tuple[str, Any]]:
-        names = [name for name in resource.schema["properties"] if name not in required and name not in ("id", "vars")]
-        optional = {name: special.get(name, LEAF | ANY) for name in names}
-        return st.tuples(st.just(path), st.fixed_dictionaries(required, optional=optional) | ANY)
-
-    uri = st.sampled_from(["/x", "/y*"]) | TEXT
-    return st.one_of(
-        of("routes/1", {"uri": uri, "plugins": PLUGINS}, RESOURCES["routes"]),
-        of("services/1", {}, RESOURCES["services"]),
-        of("upstreams/1", {"nodes": NODES}, RESOURCES["upstreams"]),
-        of("consumers/c", {"username": st.just("c")}, RESOURCES["consumers"]),
-        of("consumers/c/credentials/1", {"plugins": PLUGINS}, CREDENTIALS),
-        of("plugin_configs/1", {"plugins": PLUGINS}, RESOURCES["plugin_configs"]),
-        of("consumer_groups/1", {"plugins": PLUGINS}, RESOURCES["consumer_groups"]),
-        of("global_rules/2", {"plugins": PLUGINS}, RESOURCES["global_rules"]),
-    )
+@st.composite
+def documents(draw: Any) -> tuple[str, Any]:
+    """An address and a document for it: shaped by its schema with one field spoilt at times, or any JSON at all."""
+    path = draw(st.sampled_from(sorted(ADDRESSES)))
+    if draw(st.integers(0, 9)) == 0:
+        return path, draw(ANY)
+    doc = draw(shaped(ADDRESSES[path]))
+    # Alternatives of each other.
+    for one, other in (
+        ("uri", "uris"),
+        ("uri", "paths"),
+        ("uris", "paths"),
+        ("host", "hosts"),
+        ("upstream_id", "upstream"),
+    ):
+        if one in doc and other in doc:
+            del doc[draw(st.sampled_from([one, other]))]
+    if "remote_addr" in doc:
+        doc.pop("remote_addrs", None)
+    if path.startswith("routes") and not doc.keys() & {"uri", "uris", "paths"}:
+        doc["uri"] = "/x*"
+    if path.startswith("routes") and not doc.keys() & {"upstream", "upstream_id", "service_id"}:
+        doc.setdefault("plugins", {})
+    if path.startswith("consumers/") and "plugins" in doc:
+        doc["plugins"] = {"hmac-auth": draw(KEYS)}
+    if doc and draw(st.integers(0, 3)) == 0:
+        doc[draw(st.sampled_from(sorted(doc.keys() - {"vars"} or {"x"})))] = draw(ANY)
+    return path, doc
 
 
 def dump(doc: Any) -> str:
@@ -90,7 +167,19 @@ class Hostile(TestCase):
         middleware = [name for name in django_settings.MIDDLEWARE if "whitenoise" not in name]
         self.enterContext(self.settings(MIDDLEWARE=middleware))
         self.api = Api()
-        self.api.put("consumers/c", {"username": "c"})
+
+    def setup_example(self) -> None:
+        # Not in setUp, which runs outside the examples' transactions.
+        super().setup_example()
+        for path, doc in (
+            ("consumers/c", {"username": "c"}),
+            ("upstreams/up", {"nodes": {}}),
+            ("upstreams/7", {"nodes": {}}),
+            ("services/sv", {}),
+            ("plugin_configs/pc", {"plugins": {}}),
+            ("consumer_groups/gr", {"plugins": {}}),
+        ):
+            assert self.api.put(path, doc).status_code == 201
 
     @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
     @given(documents(), st.sampled_from(["PUT", "PATCH", "POST"]))
@@ -102,9 +191,11 @@ class Hostile(TestCase):
             stored = self.api.get(path)
             assert stored.status_code == 200
             assert stored.json()["value"] == response.json()["value"]
-            sent = stored.json()["value"]
-            for name in sent.keys() & doc.keys() - {"id", "plugins"}:
-                assert sent[name] == doc[name], (name, doc[name], sent[name])
+            shown = stored.json()["value"]
+            for name in doc.keys() - {"id", "plugins"}:
+                assert shown[name] == doc[name], (name, doc[name], shown[name])
+            assert not path.startswith("consumers") or list(shown.get("plugins", {})) == list(doc.get("plugins", {}))
+            assert path.startswith("consumers") or shown.get("plugins") == doc.get("plugins")
         else:
             assert response.json().keys() <= {"error_msg", "req_body"}
         other = self.api.call(method, path if method != "POST" else path.rpartition("/")[0], dump(doc))

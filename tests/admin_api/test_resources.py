@@ -205,6 +205,33 @@ def test_an_integer_id_stays_one_in_the_body(api: Api) -> None:
     assert api.put("routes/7", {"id": 7, **route()}).json()["value"]["id"] == "7"
 
 
+def test_a_plugin_config_and_a_global_rule_may_share_an_id(api: Api) -> None:
+    api.put("plugin_configs/1", {"plugins": HMAC})
+    assert api.put("global_rules", {"id": 1, "plugins": {}}).status_code == 201
+    assert api.value("global_rules/1") == {"id": 1, "plugins": {}}
+    assert api.put("global_rules/1", {"plugins": {}}).status_code == 200
+    assert api.get("global_rules").json()["list"][0]["key"] == "/apisix/global_rules/1"
+    assert api.value("plugin_configs/1") == {"id": "1", "plugins": HMAC}
+    assert api.delete("global_rules/1").json() == {"deleted": "1", "key": "/apisix/global_rules/1"}
+    assert api.get("plugin_configs/1").status_code == 200
+
+
+def test_a_global_rule_of_the_console_is_found(api: Api) -> None:
+    apps.get_model("hmac_proxy.PluginConfig").objects.create(id="mine", is_global=True)
+    assert api.value("global_rules/mine") == {"id": "mine"}
+    assert api.put("global_rules/mine", {"plugins": HMAC}).status_code == 200
+    assert api.get("global_rules").json()["total"] == 1
+
+
+def test_vars(api: Api) -> None:
+    assert api.put("routes/r", route(vars=[["arg_version", "==", "2"]])).status_code == 201
+    assert api.value("routes/r") == {**route(vars=[["arg_version", "==", "2"]]), "id": "r"}
+    assert api.put("routes/r", route(vars=[])).status_code == 200
+    response = api.put("routes/r", route(vars=[["arg_version", "is", "2"]]))
+    assert response.status_code == 400
+    assert response.json()["error_msg"].startswith("failed to validate the 'vars' expression: ")
+
+
 def test_the_gateway_group_is_kept_as_a_label(api: Api) -> None:
     api.put("routes/r?gateway_group_id=blue", {**route(), "labels": {"a": "b"}})
     assert Route.objects.get().labels == {"a": "b", "gateway_group_id": "blue"}
