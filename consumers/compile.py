@@ -7,9 +7,9 @@ consumer's, changed: a change of one row costs one row, and secrets that were op
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from hmac_gateway import crypto
 from hmac_gateway.core.credential import Consumer, Credential, Secret
@@ -49,7 +49,7 @@ class Compiler:
             if row is None:
                 self._consumers.pop(key, None)
             else:
-                self._consumers[key] = _consumer(row, acls.get(key, []))
+                self._consumers[key] = _named(f"consumer {key}", _consumer, row, acls.get(key, []))
         for key in dirty:
             self._forget(key)
             row = rows["credential"].get(key)
@@ -58,7 +58,7 @@ class Compiler:
             consumer = self._consumers.get(row["consumer_id"])
             if consumer is None:
                 raise ConfigError(f"credential {key}", str(row["consumer_id"]), "the id of an existing consumer")
-            self._credentials[key] = _credential(row, consumer)
+            self._credentials[key] = _named(f"credential {key}", _credential, row, consumer)
             self._owned.setdefault(row["consumer_id"], set()).add(key)
             self._owner[key] = row["consumer_id"]
 
@@ -84,6 +84,17 @@ class Compiler:
             if credential.public_id or identifier not in table:
                 table[identifier] = credential
         return tables
+
+
+T = TypeVar("T")
+
+
+def _named(what: str, build: Callable[..., T], *args: Any) -> T:
+    """Build one object; a row that no validation saw is refused under its name, and without its content."""
+    try:
+        return build(*args)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ConfigError(what, type(error).__name__, "a row that can be compiled") from error
 
 
 def _seconds(value: datetime | None) -> float | None:

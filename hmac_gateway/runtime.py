@@ -17,7 +17,7 @@ from typing import Any
 
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
-from django.db import DatabaseError, close_old_connections, connections, router
+from django.db import Error, close_old_connections, connections, router
 from django.db.models import Model
 
 from . import crypto
@@ -105,6 +105,7 @@ class Runtime:
     def _start_over(self) -> None:
         self._version = -1
         self._read_at = 0.0
+        self._canary = ""
         people, ways = _compile_module("hmac_consumers"), _compile_module("hmac_proxy")
         self._people = Mirror("hmac_consumers", people.MODELS)
         self._ways = Mirror("hmac_proxy", ways.MODELS)
@@ -130,8 +131,9 @@ class Runtime:
     def _refresh(self) -> bool:
         try:
             self._look()
-        except DatabaseError as error:
-            self._fail(f"the database cannot be read: {_first_line(error)}")
+        except Error as error:
+            # Not only DatabaseError: a connection that was cut may give InterfaceError.
+            self._fail(f"the database cannot be read: {first_line(error)}")
         except Unreadable as error:
             self._fail(str(error))
         except (ConfigError, ImproperlyConfigured, crypto.CannotOpen) as error:
@@ -155,7 +157,8 @@ class Runtime:
     def _look(self) -> None:
         using = self._using or router.db_for_read(ConfigVersion)
         version, canary = _version(using)
-        if self._version >= 0 and (version < self._version or time.monotonic() - self._read_at > TOMBSTONE_LIFE / 2):
+        # By the wall clock, which is also what tombstones go by: the monotonic one stands still while a machine sleeps.
+        if self._version >= 0 and (version < self._version or time.time() - self._read_at > TOMBSTONE_LIFE / 2):
             # Another database, a restored backup, or a sleep longer than tombstones live.
             self._start_over()
         now = self._now()
@@ -171,13 +174,21 @@ class Runtime:
                     break
             else:
                 raise Unreadable("the configuration changes faster than it can be read")
-        self._read_at = time.monotonic()
+        self._read_at = time.time()
+        self._check_keys(canary)
         pending = any(self._people.changes.values()) or any(self._ways.changes.values())
         if self.snapshot is not None and not pending and not expired and self.snapshot.version == self._version:
             return
-        if canary and not crypto.check_canary(canary):
-            raise ConfigError("HMAC_GATEWAY_ENCRYPTION_KEYS", "(not shown)", "the keys that sealed the stored secrets")
         self._compile(now)
+
+    def _check_keys(self, canary: str) -> None:
+        """Raise ConfigError when the configured keys are not those that sealed the secrets; once per canary."""
+        if canary != self._canary:
+            if canary and not crypto.check_canary(canary):
+                raise ConfigError(
+                    "HMAC_GATEWAY_ENCRYPTION_KEYS", "(not shown)", "the keys that sealed the stored secrets"
+                )
+            self._canary = canary
 
     def _compile(self, now: float) -> None:
         people, ways = self._people, self._ways
@@ -203,7 +214,11 @@ class Runtime:
                 keys.clear()
         self.snapshot = snapshot
         for listener in self.listeners:
-            listener(snapshot)
+            try:
+                listener(snapshot)
+            except Exception:
+                # The snapshot is in place; who could not take note of it must not keep others from it.
+                logger.exception("a listener failed on version %s", snapshot.version)
 
 
 def _version(using: str) -> tuple[int, str]:
@@ -211,7 +226,8 @@ def _version(using: str) -> tuple[int, str]:
     return (0, "") if row is None else row
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What a database error says, fit for one line of a log."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
@@ -248,18 +264,20 @@ class Refresher(threading.Thread):
                 told = time.monotonic()
                 try:
                     self._every_second()
-                except DatabaseError as error:
-                    logger.warning("telling other processes failed: %s", _first_line(error))
+                except Error as error:
+                    logger.warning("telling other processes failed: %s", first_line(error))
                     close_old_connections()
                 except Exception:
                     logger.exception("telling other processes failed")
             self._stopping.wait(conf.refresh_seconds)
-        try:
-            for last in (self._every_second, self._at_end):
+        for last in (self._every_second, self._at_end):
+            try:
                 if last is not None:
                     last()
-        except DatabaseError as error:
-            logger.warning("saying goodbye failed: %s", _first_line(error))
+            except Error as error:
+                logger.warning("saying goodbye failed: %s", first_line(error))
+            except Exception:
+                logger.exception("saying goodbye failed")
         connections.close_all()
 
     def stop(self, timeout: float = 5.0) -> None:

@@ -19,6 +19,8 @@ from typing import Any, Final
 
 #: Environment variable that carries a `Listener` as JSON.
 LISTENER: Final = "HMAC_GATEWAY_LISTENER"
+#: Environment variable with the name under which the process reports; the one that replaces it has the same.
+WORKER: Final = "HMAC_GATEWAY_WORKER"
 
 #: Seconds that a client may take for a request's head.
 HEAD_TIMEOUT: Final = 30

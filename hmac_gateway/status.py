@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
-from django.db import DatabaseError, connections, models
+from django.db import Error, connections, models
 from django.utils import timezone
 
 from . import crypto
 from .models import ConfigVersion, MinuteCounter, WorkerStatus
-from .telemetry import HEARTBEAT_LIFE
+from .telemetry import HEARTBEAT_LATE, HEARTBEAT_LIFE
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -37,14 +38,20 @@ def readiness() -> tuple[bool, dict[str, Any]]:
         version = row.version if row is not None else 0
         if row is not None and row.canary and not crypto.check_canary(row.canary):
             problems.append("the encryption keys are not those that sealed the stored secrets")
-        for status in WorkerStatus._default_manager.filter(heartbeat_at__gte=timezone.now() - HEARTBEAT_LIFE):
+        now = timezone.now()
+        for status in WorkerStatus._default_manager.filter(heartbeat_at__gte=now - HEARTBEAT_LIFE):
             workers.append(
                 {"pid": status.pid, "host": status.host, "role": status.role, "version": status.snapshot_version}
             )
             problems += [problem for problem in status.problems if problem not in problems]
             if status.snapshot_version is None and not status.problems:
                 problems.append(f"worker {status.pid} has not loaded the configuration yet")
-    except DatabaseError:
+            # Only our own: another machine that went down must not take this one along.
+            if now - status.heartbeat_at > HEARTBEAT_LATE and status.host == socket.gethostname()[:255]:
+                problems.append(f"worker {status.pid} has said nothing for {(now - status.heartbeat_at).seconds} s")
+        if all(worker["role"] != "gateway" for worker in workers):
+            problems.append("no gateway worker has reported yet")
+    except Error:
         problems.append("the database cannot be read")
     except ImproperlyConfigured as error:
         problems.append(str(error))
@@ -91,7 +98,7 @@ def _answer(path: str) -> tuple[int, bytes, bytes]:
             return 200, b"text/plain; version=0.0.4; charset=utf-8", metrics()
         ready, report = readiness()
         return 200 if ready else 503, b"application/json", json.dumps(report).encode() + b"\n"
-    except DatabaseError:
+    except Error:
         return 503, b"application/json", b'{"ready": false, "problems": ["the database cannot be read"]}\n'
     finally:
         for connection in connections.all(initialized_only=True):

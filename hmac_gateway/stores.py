@@ -7,6 +7,7 @@ full or away raises `StoreUnavailable`, and the request is refused: a replay sto
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections import deque
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
-from django.db import DatabaseError, IntegrityError, connections, router, transaction
+from django.db import Error, IntegrityError, connections, router, transaction
 
 from .conf import conf
 
@@ -71,6 +72,7 @@ class MemoryStore:
 #: Seconds for connecting to Redis and for one answer: a store that does not answer refuses requests.
 REDIS_TIMEOUT = 2.0
 REDIS_PREFIX = "hmacgw:replay:"
+REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 
 
 class RedisStore:
@@ -80,12 +82,17 @@ class RedisStore:
         # Optional extra: only who configures Redis needs the package.
         import redis
         import redis.asyncio
+        import redis.asyncio.retry
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
 
         self._errors: tuple[type[Exception], ...] = (redis.RedisError, OSError, TimeoutError)
-        self._url = url
         options: dict[str, Any] = {"socket_connect_timeout": REDIS_TIMEOUT, "socket_timeout": REDIS_TIMEOUT}
-        self._sync = redis.Redis.from_url(url, **options)
-        self._make_async: Callable[[], Any] = lambda: redis.asyncio.Redis.from_url(url, **options)
+        # Once more, at once, since Redis may have closed an idle connection. If the first try arrived after all, the
+        # second finds its mark and the request is refused: the safe side.
+        self._sync = redis.Redis.from_url(url, retry=Retry(NoBackoff(), 1), **options)
+        again = redis.asyncio.retry.Retry(NoBackoff(), 1)
+        self._make_async: Callable[[], Any] = lambda: redis.asyncio.Redis.from_url(url, retry=again, **options)
         # Connections belong to the loop that made them.
         self._async: dict[asyncio.AbstractEventLoop, Any] = {}
 
@@ -133,7 +140,7 @@ class DatabaseStore:
             except IntegrityError:
                 # One statement: of two that want an expired mark, one finds it no longer expired.
                 return bool(marks.filter(key=key, expires_at__lt=int(now)).update(expires_at=until))
-        except DatabaseError as error:
+        except Error as error:
             connections[using].close_if_unusable_or_obsolete()
             raise StoreUnavailable(f"the database replay store failed: {type(error).__name__}") from error
 
@@ -156,6 +163,15 @@ class RefusingStore:
         raise StoreUnavailable(self.reason)
 
 
+def processes() -> int:
+    """How many processes serve this configuration, as far as they can know.
+
+    hmac_serve, gunicorn and others say it in WEB_CONCURRENCY, whatever a host's own settings say.
+    """
+    said = os.environ.get("WEB_CONCURRENCY", "")
+    return max(conf.workers, int(said) if said.isascii() and said.isdigit() else 1)
+
+
 def replay_store(workers: int | None = None) -> ReplayStore:
     """The store that REPLAY_STORE names, for a configuration served by `workers` processes.
 
@@ -163,7 +179,7 @@ def replay_store(workers: int | None = None) -> ReplayStore:
     then every request that asks for replay protection is refused.
     """
     name = conf.replay_store
-    workers = conf.workers if workers is None else workers
+    workers = processes() if workers is None else workers
     if name == "memory":
         if workers > 1:
             return RefusingStore(
@@ -172,6 +188,12 @@ def replay_store(workers: int | None = None) -> ReplayStore:
         return MemoryStore(conf.replay_memory_entries)
     if name == "database":
         return DatabaseStore()
-    if name.startswith(("redis://", "rediss://", "unix://")):
-        return RedisStore(name)
+    if name.startswith(REDIS_SCHEMES):
+        try:
+            return RedisStore(name)
+        except ImportError:
+            return RefusingStore("REPLAY_STORE names Redis, but the package redis is not installed")
+        except ValueError:
+            # Not with its text: the address may hold a password.
+            return RefusingStore("REPLAY_STORE is not an address that redis can use")
     return RefusingStore(f"REPLAY_STORE is {name.partition('://')[0]!r}; allowed: memory, database, redis://…")

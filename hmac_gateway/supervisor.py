@@ -14,11 +14,12 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Final
 
-from .serving import LISTENER, Listener
+from .serving import LISTENER, WORKER, Listener
 
 logger = logging.getLogger("hmac_gateway.serve")
 
@@ -28,7 +29,7 @@ RESTART_SECONDS: Final = (0.1, 0.5, 1.0, 2.0, 5.0)
 HEALTHY_SECONDS: Final = 10.0
 #: How long children may finish their requests after SIGTERM before they are killed.
 GRACE_SECONDS: Final = 30.0
-#: How many deaths right after the start end everything: the cause will not go away by itself.
+#: How many deaths right after the start end everything, if that was never up: the cause will not go away by itself.
 MAX_EARLY_DEATHS: Final = 8
 
 
@@ -37,6 +38,8 @@ class Child:
     """One listening process, and what is known of its predecessors."""
 
     listener: Listener
+    #: Stays when the process is started again, so that its successor takes its place in reports.
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
     process: subprocess.Popen[bytes] | None = None
     born: float = 0.0
     early_deaths: int = 0
@@ -59,6 +62,7 @@ class Supervisor:
         self._environment = environment or {}
         self._on_up = on_up
         self._stopping = False
+        self._was_up = False
 
     def run(self) -> int:
         """Run until told to stop; the exit code: 0 after a graceful end, 1 when a listener cannot be kept up."""
@@ -76,7 +80,8 @@ class Supervisor:
         self._stopping = True
 
     def _announce(self) -> None:
-        if wait_until_up([child.listener for child in self._children]) and self._on_up is not None:
+        self._was_up = wait_until_up([child.listener for child in self._children])
+        if self._was_up and self._on_up is not None:
             self._on_up()
 
     def _watch(self) -> bool:
@@ -94,7 +99,7 @@ class Supervisor:
                     continue
                 self._close(child)
                 child.early_deaths = 0 if now - child.born > HEALTHY_SECONDS else child.early_deaths + 1
-                if child.early_deaths >= MAX_EARLY_DEATHS:
+                if child.early_deaths >= MAX_EARLY_DEATHS and not self._was_up:
                     logger.error("%s dies at every start (exit code %s); giving up", child.listener.app, code)
                     return True
                 wait = RESTART_SECONDS[min(child.early_deaths, len(RESTART_SECONDS)) - 1] if child.early_deaths else 0.0
@@ -108,6 +113,7 @@ class Supervisor:
             **os.environ,
             **self._environment,
             LISTENER: child.listener.to_json(),
+            WORKER: child.id,
             # The children import what this process can import, from wherever it was started.
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         }

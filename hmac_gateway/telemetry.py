@@ -27,12 +27,14 @@ from .core.message import Message
 from .core.words import row
 from .models import MinuteCounter, Rejection, Tombstone, WorkerStatus
 from .runtime import TOMBSTONE_LIFE, Runtime
+from .serving import WORKER
 
 #: Refusals kept per flush: the debugger needs examples, a flood needs no more rows.
 KEPT_REJECTIONS: Final = 50
 REJECTION_LIFE: Final = timedelta(days=1)
 COUNTER_LIFE: Final = timedelta(days=7)
-#: A worker that said nothing for this long is gone.
+#: A worker that said nothing for this long is in trouble, and for this long: gone.
+HEARTBEAT_LATE: Final = timedelta(seconds=10)
 HEARTBEAT_LIFE: Final = timedelta(seconds=30)
 #: Never kept, not even sealed: they are not needed to explain a signature.
 _NOT_KEPT: Final = frozenset({"cookie", "proxy-authorization"})
@@ -57,7 +59,7 @@ class Telemetry:
 
     def __init__(self, runtime: Runtime, role: str = "gateway") -> None:
         self._runtime = runtime
-        self._id = uuid.uuid4().hex
+        self._id = os.environ.get(WORKER) or uuid.uuid4().hex
         self._role = role
         self._started = timezone.now()
         self._counts: Counter[tuple[int, str, str]] = Counter()
@@ -118,25 +120,31 @@ class Telemetry:
         )
 
     def _keep_rejections(self) -> None:
-        rows = []
+        taken = []
         while self._rejections:
-            at, exchange, rejected = self._rejections.popleft()
-            rows.append(
-                Rejection(
-                    request_id=exchange.request_id,
-                    at=datetime.fromtimestamp(at, UTC),
-                    lane=self._role,
-                    route_id=exchange.route_id[:80],
-                    plugin=rejected.plugin,
-                    reason=str(rejected.reason),
-                    status=row(rejected).status,
-                    method=exchange.message.method[:32],
-                    path=exchange.path[:2048].replace("\x00", ""),
-                    sealed_request=_sealed(at, exchange.message),
-                )
-            )
-        if rows:
+            taken.append(self._rejections.popleft())
+        if not taken:
+            return
+        try:
+            rows = [self._rejection(*one) for one in taken]
             Rejection._default_manager.bulk_create(rows, ignore_conflicts=True)
+        except BaseException:
+            self._rejections.extendleft(reversed(taken))
+            raise
+
+    def _rejection(self, at: float, exchange: Finished, rejected: Rejected) -> Rejection:
+        return Rejection(
+            request_id=exchange.request_id,
+            at=datetime.fromtimestamp(at, UTC),
+            lane=self._role,
+            route_id=exchange.route_id[:80],
+            plugin=rejected.plugin,
+            reason=str(rejected.reason),
+            status=row(rejected).status,
+            method=exchange.message.method[:32],
+            path=exchange.path[:2048].replace("\x00", ""),
+            sealed_request=_sealed(at, exchange.message),
+        )
 
 
 def _sealed(at: float, message: Message) -> str:

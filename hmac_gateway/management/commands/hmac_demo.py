@@ -15,9 +15,9 @@ from hmac_gateway.client import sign_headers
 from hmac_gateway.conf import conf
 from hmac_gateway.entities import one_version
 from hmac_gateway.serving import Listener
-from hmac_gateway.supervisor import Supervisor, check_free
+from hmac_gateway.supervisor import Supervisor
 
-from .hmac_serve import address
+from .hmac_serve import address, check_addresses
 
 #: The label that marks what the demo made; it refuses to touch a configuration that holds anything else.
 LABEL: Final = {"demo": "hmac-auth"}
@@ -49,9 +49,7 @@ class Command(BaseCommand):
         echo = Listener("echo", *address(options["echo_bind"], "--echo-bind"))
         listeners = [echo, gateway, console]
         if not options["no_serve"]:
-            for listener in listeners:
-                if why := check_free(listener):
-                    raise CommandError(f"{listener.app}: {listener.host}:{listener.port} cannot be bound: {why}")
+            check_addresses(listeners)
         if not conf.encryption_keys:
             raise CommandError("HMAC_GATEWAY_ENCRYPTION_KEYS is not set; start with script/demo, which makes .env")
         call_command("migrate", verbosity=0, interactive=False)
@@ -75,7 +73,8 @@ class Command(BaseCommand):
             ("hmac_consumers.Consumer", "username", CONSUMER),
         ):
             model = apps.get_model(label)
-            foreign = model._default_manager.exclude(**{key: own}).first()
+            # By the label, too: someone may have followed the guide by hand, under the same names.
+            foreign = model._default_manager.exclude(**{key: own, "labels": LABEL}).first()
             if foreign is not None:
                 raise CommandError(
                     f"the database holds other configuration ({label.split('.')[1].lower()} {foreign}); "

@@ -5,17 +5,22 @@ from __future__ import annotations
 import ipaddress
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import DatabaseError, connection
+from django.db import Error, connection
 from django.db.migrations.executor import MigrationExecutor
 
 from hmac_gateway.certificates import make_self_signed
 from hmac_gateway.conf import conf
+from hmac_gateway.runtime import first_line
 from hmac_gateway.serving import Listener
 from hmac_gateway.supervisor import Supervisor, check_free
+
+#: Addresses that stand for every address.
+_ANY: Final = frozenset({"0.0.0.0", "::"})
 
 
 def address(text: str, option: str) -> tuple[str, int]:
@@ -49,6 +54,17 @@ def tls_files(cert: str, key: str, option: str) -> tuple[str, str]:
     return cert, key
 
 
+def check_addresses(listeners: Sequence[Listener]) -> None:
+    """CommandError when an address is taken, by others or by another of ours."""
+    for place, listener in enumerate(listeners):
+        for other in listeners[:place]:
+            # Several processes may bind one address, so the system would not tell: it would spread connections.
+            if other.port == listener.port and (other.host == listener.host or _ANY & {other.host, listener.host}):
+                raise CommandError(f"{other.app} and {listener.app} cannot both listen on port {listener.port}")
+        if why := check_free(listener):
+            raise CommandError(f"{listener.app}: {listener.host}:{listener.port} cannot be bound: {why}")
+
+
 class Command(BaseCommand):
     """Runs until SIGTERM or Ctrl-C; then lets running requests finish."""
 
@@ -79,9 +95,7 @@ class Command(BaseCommand):
         self._check_database()
         with tempfile.TemporaryDirectory(prefix="hmac-gateway-") as folder:
             listeners = self._listeners(options, Path(folder))
-            for listener in listeners:
-                if why := check_free(listener):
-                    raise CommandError(f"{listener.app}: {listener.host}:{listener.port} cannot be bound: {why}")
+            check_addresses(listeners)
             for listener in listeners:
                 self.stdout.write(f"{listener.app}: {listener.url}")
             self.stdout.flush()
@@ -116,9 +130,9 @@ class Command(BaseCommand):
         try:
             executor = MigrationExecutor(connection)
             behind = executor.migration_plan(executor.loader.graph.leaf_nodes())
-        except DatabaseError as error:
+        except Error as error:
             # A data plane starts anyway and says so in /readyz; it recovers when the database does.
-            os.write(2, f"warning: the database cannot be read yet: {str(error).splitlines()[0]}\n".encode())
+            os.write(2, f"warning: the database cannot be read yet: {first_line(error)}\n".encode())
             return
         finally:
             connection.close()
