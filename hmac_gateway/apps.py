@@ -10,6 +10,7 @@ class HmacGatewayConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from . import signals
+        from . import checks, signals
 
         signals.connect()
+        checks.register_checks()
