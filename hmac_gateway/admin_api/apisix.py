@@ -11,7 +11,7 @@ import math
 import traceback
 from typing import Any, Final, cast
 
-from django.core.exceptions import ValidationError
+from django.core.exceptions import BadRequest, SuspiciousOperation, ValidationError
 from django.db import DataError, IntegrityError, OperationalError
 from django.http import HttpResponse
 from rest_framework.negotiation import BaseContentNegotiation
@@ -135,6 +135,9 @@ def failure(error: Exception) -> HttpResponse:
     if isinstance(error, ValidationError):
         refused = from_model(error)
         return answer(refused.status, refused.body)
+    if isinstance(error, BadRequest | SuspiciousOperation):
+        # Django's limits, such as on the number of arguments.
+        return answer(400, {"error_msg": "bad request"})
     if isinstance(error, IntegrityError):
         return answer(409, {"error_msg": "the object conflicts with another that was written at the same time"})
     if isinstance(error, DataError):

@@ -83,11 +83,12 @@ class PluginsPart:
 
 
 def write_plugins(row: models.Model, owner: str, wanted: Mapping[str, Any]) -> None:
-    """Attach exactly `wanted` to `row`. Raises ValidationError."""
+    """Attach exactly `wanted` to `row`, besides plugins of another dialect. Raises ValidationError."""
     model: Any = apps.get_model("hmac_proxy.Plugin")
     present = {plugin.name: plugin for plugin in model.objects.filter(**{owner: row})}
     for name in present.keys() - wanted.keys():
-        present[name].delete()
+        if present[name].dialect == "apisix":
+            present[name].delete()
     for name, config in wanted.items():
         plugin = present.get(name)
         if plugin is not None and plugin.enabled and plugin.dialect == "apisix" and same(plugin.config, config):
@@ -103,6 +104,8 @@ def show_plugins(row: Any) -> Doc:
     """The configurations attached to `row`, by name. One that the console switched off says so in `_meta`."""
     found: Doc = {}
     for plugin in sorted(row.plugins.all(), key=lambda plugin: (plugin.created_at, plugin.name)):
+        if plugin.dialect != "apisix":
+            continue
         config = plugin.config if isinstance(plugin.config, dict) else {}
         if not plugin.enabled:
             meta = config.get("_meta")

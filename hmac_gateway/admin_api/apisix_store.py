@@ -25,7 +25,7 @@ from .apisix_resources import CREDENTIALS, Resource
 from .apisix_text import check_schema
 from .apisix_upstreams import GROUP_LABEL
 from .errors import ApiError, from_model, not_found, refuse
-from .fields import CREATED_INDEX, Doc, fill, kept, show
+from .fields import CREATED_INDEX, TTL_END, Doc, fill, kept, show
 
 _VIA: Final = "apisix-api"
 #: The document's stamps, which only the server writes.
@@ -50,6 +50,11 @@ def key_of(resource: Resource, row: Any, call: Call) -> str:
 
 def rows_of(resource: Resource, call: Call) -> Any:
     """The rows that the resource's addresses mean. Raises ApiError 404 for an unknown consumer's credentials."""
+    return _rows(resource, call).exclude(expires_at__lte=timezone.now())
+
+
+def _rows(resource: Resource, call: Call) -> Any:
+    """Expired ones included."""
     rows = apps.get_model(resource.model)._default_manager.filter(**resource.scope)
     if resource is CREDENTIALS:
         owner = find_owner(call)
@@ -61,7 +66,8 @@ def rows_of(resource: Resource, call: Call) -> Any:
 
 def find_owner(call: Call) -> Any:
     """The consumer whose credentials are meant, or None."""
-    return apps.get_model("hmac_consumers.Consumer")._default_manager.filter(username=call.owner).first()
+    rows = apps.get_model("hmac_consumers.Consumer")._default_manager.exclude(expires_at__lte=timezone.now())
+    return rows.filter(username=call.owner).first()
 
 
 def find(resource: Resource, key: str, call: Call) -> Any:
@@ -203,7 +209,16 @@ def put(resource: Resource, key: str | None, doc: Any, call: Call) -> tuple[bool
     check(resource, doc)
     with one_version() as version:
         row = find(resource, str(doc[resource.key_field]), call)
+        if row is None:
+            _clear_expired(resource, str(doc[resource.key_field]), call)
         return row is None, _write(resource, row, doc, call, version)
+
+
+def _clear_expired(resource: Resource, key: str, call: Call) -> None:
+    """Make room for an object whose id an expired one still holds."""
+    rows = _rows(resource, call).filter(expires_at__lte=timezone.now())
+    for row in rows.filter(**{f"{resource.key}__in": [key, resource.prefix + key]}):
+        row.delete()
 
 
 def post(resource: Resource, doc: Any, call: Call) -> Doc:
@@ -339,8 +354,14 @@ def _write(resource: Resource, row: Any, doc: Doc, call: Call, version: int) -> 
         row.labels = {GROUP_LABEL: call.group, **row.labels}
     if resource.scope.get("dialect"):
         row.dialect = "apisix"
-    row.expires_at = None if call.ttl is None else timezone.now() + timedelta(seconds=call.ttl)
+    ttl_end = row.extra.get(TTL_END)
     row.extra = {**kept(resource.fields, doc, resource.elsewhere), CREATED_INDEX: created}
+    if call.ttl is not None:
+        row.expires_at = timezone.now() + timedelta(seconds=call.ttl)
+        row.extra[TTL_END] = row.expires_at.isoformat()
+    elif row.expires_at is not None and row.expires_at.isoformat() == ttl_end:
+        # As in etcd, a write without a ttl ends an earlier one; an end that the console set stays.
+        row.expires_at = None
     if "plugins" in doc:
         # Says that the key was sent; what it held stands in rows.
         row.extra["plugins"] = {}
@@ -367,8 +388,8 @@ def _check_links(resource: Resource, doc: Doc) -> None:
     for link in resource.links:
         if link.key not in doc:
             continue
-        rows = apps.get_model(link.model)._default_manager.filter(pk=str(doc[link.key]), **link.scope)
-        if not rows.exists():
+        rows = apps.get_model(link.model)._default_manager.exclude(expires_at__lte=timezone.now())
+        if not rows.filter(pk=str(doc[link.key]), **link.scope).exists():
             words = f"failed to fetch {link.kind} info by {link.kind} id [{doc[link.key]}]"
             raise refuse(f"{words}, response code: 404")
 

@@ -222,6 +222,9 @@ class TargetPart:
 
     def before_save(self, row: Any, doc: Doc) -> None:
         """Point the row at its upstream, written first: a foreign key needs its row."""
+        if doc.keys() & {*self.keys, "service_id"} and getattr(row, "this_site", False):
+            # The console's routes for this site have no target; one that gets a target is none any more.
+            row.this_site = False
         if "upstream_id" in doc:
             row.upstream_id = str(doc["upstream_id"])
             row.extra["upstream_id"] = doc["upstream_id"]

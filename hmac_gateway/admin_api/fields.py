@@ -16,8 +16,10 @@ from typing import Any, Final
 Doc = dict[str, Any]
 Values = tuple[Any, ...]
 
-#: The key of `extra` under which the version that created the row is kept; no document may hold it.
+#: Keys of `extra` that are ours: the version that created the row, and the end that `?ttl=` gave it. No schema lets a
+#: document have them.
 CREATED_INDEX: Final = "createdIndex"
+TTL_END: Final = "ttl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +157,7 @@ def show(fields: Sequence[Field], row: Any, elsewhere: Iterable[str] = ()) -> Do
     """The document that a row's columns stand for, in the form it was sent in where that still holds."""
     extra = row.extra if isinstance(row.extra, dict) else {}
     value: Doc = {}
-    known = {CREATED_INDEX, *elsewhere}
+    known = {CREATED_INDEX, TTL_END, *elsewhere}
     for field in fields:
         known.update(field.keys)
         sent = {key: extra[key] for key in field.keys if key in extra}

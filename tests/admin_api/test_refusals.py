@@ -216,6 +216,11 @@ def test_the_content_type_does_not_matter(api: Api, media: str) -> None:
     assert response.status_code in (200, 201)
 
 
+def test_too_many_arguments(api: Api) -> None:
+    response = api.get("services?" + "&".join(f"a{number}" for number in range(1100)))
+    assert response.status_code == 400 and response.json() == {"error_msg": "bad request"}
+
+
 def test_a_global_rule_has_a_plugin_to_itself(api: Api) -> None:
     assert api.put("global_rules/1", {"plugins": {"hmac-auth": {}}}).status_code == 201
     assert api.put("global_rules/2", {"plugins": {"hmac-auth": {}}}).status_code == 400

@@ -254,6 +254,46 @@ def test_ttl(api: Api) -> None:
     assert Route.objects.get().expires_at is None
 
 
+def test_an_expired_object_is_as_if_deleted(api: Api) -> None:
+    api.put("routes/r?ttl=60", route(desc="old"))
+    before = Route.objects.get().created_at
+    Route.objects.update(expires_at="2020-01-01T00:00:00Z")
+    assert api.get("routes/r").status_code == 404 and api.get("routes").json()["total"] == 0
+    assert api.delete("routes/r").status_code == 404
+    assert api.put("routes/r", route()).status_code == 201
+    assert api.value("routes/r") == {**route(), "id": "r"}
+    assert Route.objects.get().created_at > before and Route.objects.get().expires_at is None
+
+
+def test_an_end_that_the_console_set_survives_a_put(api: Api) -> None:
+    api.put("routes/r?ttl=60", route())
+    Route.objects.update(expires_at="2999-01-01T00:00:00Z")
+    api.put("routes/r", route())
+    assert Route.objects.get().expires_at.year == 2999
+
+
+def test_a_link_to_an_expired_object_is_refused(api: Api) -> None:
+    api.put("services/s", {})
+    Service.objects.update(expires_at="2020-01-01T00:00:00Z")
+    assert api.put("routes/r", {"uri": "/x", "service_id": "s"}).status_code == 400
+
+
+def test_a_route_for_this_site_stays_one_until_it_gets_a_target(api: Api) -> None:
+    Route.objects.create(id="r", paths=["/x"], this_site=True)
+    api.put("routes/r", {"uri": "/y", "plugins": HMAC})
+    assert Route.objects.get().this_site
+    assert api.put("routes/r", route()).status_code == 200
+    assert not Route.objects.get().this_site
+
+
+def test_plugins_of_another_dialect_are_left_alone(api: Api) -> None:
+    api.put("consumers/c", {"username": "c"})
+    consumer = apps.get_model("hmac_consumers.Consumer").objects.get()
+    Plugin.objects.create(name="rate-limiting", consumer=consumer, dialect="kong")
+    api.put("consumers/c", {"username": "c", "desc": "d"})
+    assert api.value("consumers/c") == {"username": "c", "desc": "d"} and Plugin.objects.count() == 1
+
+
 def test_rows_of_another_dialect_are_not_ours(api: Api) -> None:
     Upstream.objects.create(id="k", dialect="kong", name="k")
     assert api.get("upstreams").json()["total"] == 0
