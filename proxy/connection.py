@@ -242,7 +242,7 @@ class Connection(asyncio.Protocol):
 
     def release(self) -> None:
         """Give the connection back: kept for reuse when that is safe, closed otherwise."""
-        if self._keep_alive and self._complete and self._sent and not self._dirty and not self._closed:
+        if self._keep_alive and self._sent and not self._dirty and not self._closed:
             self._started = False
             self._parser = None
             if not (self._writing_paused or self._chunks) and self._pool.put(self):

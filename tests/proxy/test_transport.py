@@ -704,6 +704,8 @@ def test_connection_lost_during_upload(run: Run) -> None:
 def test_the_read_timeout_starts_when_the_request_is_whole(run: Run, answers: bool) -> None:
     def script(peer: Peer) -> None:
         peer.read_head()
+        peer.send(OK)
+        peer.read_head()
         peer.send(b"HTTP/1.1 102 Processing\r\n\r\n")
         peer.read(3)
         if answers:
@@ -713,8 +715,11 @@ def test_the_read_timeout_starts_when_the_request_is_whole(run: Run, answers: bo
     with RawUpstream(script) as upstream:
 
         async def main() -> None:
-            connection = await Pool().acquire(at(upstream), LONG)
-            connection.start(GET, method="PUT", timeouts=Timeouts(9, 9, 0.1), body_follows=True)
+            pool, timeouts = Pool(), Timeouts(9, 9, 0.1)
+            connection, _ = await get(pool, at(upstream), timeouts=timeouts)  # leaves a timer running
+            connection.release()
+            connection = await pool.acquire(at(upstream), timeouts)
+            connection.start(GET, method="PUT", timeouts=timeouts, body_follows=True)
             waiting = asyncio.ensure_future(connection.response())
             for _ in range(3):
                 await asyncio.sleep(0.12)  # a slow client: not the upstream's silence
