@@ -19,6 +19,7 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
+from . import apisix_plugin_info as info
 from . import apisix_store as store
 from .apisix_resources import CREDENTIALS, RESOURCES, Resource
 from .auth import AdminKeyAuthentication, Caller
@@ -117,6 +118,36 @@ class ApisixView(APIView):
         response["Access-Control-Expose-Headers"] = "*"
         response["Cache-Control"] = "no-store"
         return response
+
+
+class PluginListView(ApisixView):
+    """GET /plugins/list."""
+
+    http_method_names = ["get", "head", "options"]
+
+    def get(self, request: Request, **address: str | None) -> HttpResponse:
+        return answer(200, info.names())
+
+
+class SchemaView(ApisixView):
+    """GET /plugins/P, /schema/plugins/P and /schema/R."""
+
+    http_method_names = ["get", "head", "options"]
+
+    def get(self, request: Request, **address: str | None) -> HttpResponse:
+        if plugin := address.get("plugin"):
+            return answer(200, info.plugin_schema(plugin, request.query_params.get("schema_type")))
+        return answer(200, info.resource_schema(address.get("kind") or ""))
+
+
+class ValidateView(ApisixView):
+    """POST /schema/validate/R: 200 and an empty answer when the document is right."""
+
+    http_method_names = ["post", "options"]
+
+    def post(self, request: Request, **address: str | None) -> HttpResponse:
+        info.validate(address.get("name") or "", _document(request))
+        return HttpResponse(status=200, content_type="application/json")
 
 
 def answer(status: int, body: Any) -> HttpResponse:

@@ -32,7 +32,6 @@ NAMES = sorted(
         name
         for resource in (*RESOURCES.values(), CREDENTIALS)
         for name in (*resource.schema["properties"], *resource.unsupported, "create_time", "hmac-auth", "_meta")
-        if name not in ("vars",)
     }
 )
 NAME = st.sampled_from([*NAMES, "key_id", "secret_key", "host", "port", "weight", "connect", "active"]) | TEXT
@@ -103,7 +102,11 @@ SPECIAL |= {
     "remote_addrs": st.just(["10.0.0.0/8", "::1"]),
     "username": st.just("c"),
     "nodes": NODES,
-    "vars": st.just([]),
+    "vars": ANY
+    | st.lists(
+        st.tuples(STORABLE | ANY, st.sampled_from(["==", "~~", "in", "ipmatch", "!", "has"]) | ANY, ANY).map(list),
+        max_size=3,
+    ),
     "uri": st.sampled_from(["/x", "/y*"]) | STORABLE,
     "paths": st.just(["/x"]) | st.lists(STORABLE, min_size=1, max_size=3),
     "plugins": st.dictionaries(st.just("hmac-auth"), CONFIG, max_size=1),
@@ -151,7 +154,7 @@ def documents(draw: Any) -> tuple[str, Any]:
     if path.startswith("consumers/") and "plugins" in doc:
         doc["plugins"] = {"hmac-auth": draw(KEYS)}
     if doc and draw(st.integers(0, 3)) == 0:
-        doc[draw(st.sampled_from(sorted(doc.keys() - {"vars"} or {"x"})))] = draw(ANY)
+        doc[draw(st.sampled_from(sorted(doc)))] = draw(ANY)
     return path, doc
 
 

@@ -1,0 +1,50 @@
+"""What the admin API tells about plugins: /plugins/list, /plugins/P, /schema/plugins/P, and /schema/validate/R.
+
+Read-only; called by the view of `apisix`. Names, statuses and words are APISIX's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..conf import conf
+from ..plugins import PLUGINS
+from .apisix_resources import CREDENTIALS, RESOURCES
+from .apisix_store import check
+from .errors import ApiError, refuse
+
+
+def names() -> list[str]:
+    """Enabled plugins, those that run first at the front."""
+    allowed = conf.plugins_available
+    found = [name for name in PLUGINS if allowed is None or name in allowed]
+    return sorted(found, key=lambda name: -PLUGINS[name].priority.get("apisix", 0))
+
+
+def plugin_schema(name: str, schema_type: str | None) -> Any:
+    """A plugin's JSON Schema; that of its credentials for `schema_type=consumer`. Raises ApiError 404 or 400."""
+    if name not in names():
+        raise refuse("plugin not found", 404)
+    plugin = PLUGINS[name]
+    found = plugin.credential_schema if schema_type == "consumer" else plugin.config_schema.get("apisix")
+    if found is None:
+        raise refuse("not found schema")
+    return found
+
+
+def resource_schema(kind: str) -> Any:
+    """A resource's JSON Schema by its kind (`route`) or name (`routes`). Raises ApiError 404."""
+    for resource in (*RESOURCES.values(), CREDENTIALS):
+        if kind in (resource.name, resource.kind.replace(" ", "_")):
+            return resource.schema
+    raise refuse("not found schema", 404)
+
+
+def validate(name: str, doc: Any) -> None:
+    """Check a document as a write would, but for other objects and ids. Raises ApiError 400."""
+    resource = CREDENTIALS if name == "credentials" else RESOURCES.get(name)
+    if resource is None:
+        raise refuse(f"Unsupported resource type: {name}", 404)
+    if not isinstance(doc, dict):
+        raise ApiError(400, {"error_msg": "missing configurations"})
+    check(resource, doc)
