@@ -595,18 +595,17 @@ def test_send_timeout_counts_from_the_last_progress(run: Run) -> None:
 
     def script(peer: Peer) -> None:
         peer.read_head()
-        left = total
-        while left:
-            threading.Event().wait(0.005)
-            left -= len(peer.read_some())
+        for _ in range(total // 1_000_000):
+            threading.Event().wait(0.1)
+            peer.read(1_000_000)
         peer.send(OK)
         peer.wait_closed()
 
-    with RawUpstream(script, receive_buffer=65536) as upstream:
+    with RawUpstream(script, receive_buffer=262144) as upstream:
 
         async def main() -> None:
             connection = await Pool().acquire(at(upstream), LONG)
-            connection.start(GET, method="PUT", timeouts=Timeouts(9, 0.3, 9), body_follows=True)
+            connection.start(GET, method="PUT", timeouts=Timeouts(9, 0.5, 9), body_follows=True)
             assert await connection.send(b"b" * total)  # takes longer than the timeout, but never stands still
             assert (await connection.response()).status == 200
             connection.abort()
@@ -1200,11 +1199,6 @@ def test_closed_pool_connects_no_more_and_keeps_nothing(run: Run) -> None:
 # -- cancellation -----------------------------------------------------------------------------------------
 
 
-def silent(peer: Peer) -> None:
-    peer.read_head()
-    peer.wait_closed()
-
-
 @pytest.mark.parametrize("waiting_in", ["response", "read", "send"])
 def test_cancellation_then_abort_leaves_nothing(run: Run, waiting_in: str) -> None:
     done = threading.Event()
@@ -1289,14 +1283,25 @@ def test_cancelling_a_connect_leaves_no_connection(run: Run, tmp_path: Path) -> 
     assert upstream.peers[0].closed_by_client.is_set()
 
 
-def test_abort_wakes_whoever_waits_in_another_task(run: Run) -> None:
-    with RawUpstream(silent) as upstream:
+@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"])
+def test_abort_wakes_whoever_waits_in_another_task(run: Run, head: bytes) -> None:
+    def script(peer: Peer) -> None:
+        peer.read_head()
+        peer.send(head)
+        peer.wait_closed()
+
+    with RawUpstream(script) as upstream:
 
         async def main() -> None:
             connection = await Pool().acquire(at(upstream), LONG)
             connection.start(GET, method="GET", timeouts=LONG, body_follows=False)
-            task = asyncio.ensure_future(connection.response())
-            await until(lambda: connection._reader)
+
+            async def work() -> None:
+                await connection.response()
+                await connection.read()
+
+            task = asyncio.ensure_future(work())
+            await until(lambda: connection._reader and connection._head_done == bool(head))
             connection.abort()
             with pytest.raises(UpstreamBroken) as caught:
                 await task
