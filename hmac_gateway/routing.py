@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any, Final
 
-from .core.message import Message
+from .core.message import Message, host_of
 from .gate import Pipeline
+
+__all__ = ["Network", "Route", "Router", "host_of"]
 
 Network = IPv4Network | IPv6Network
 
@@ -130,10 +132,3 @@ class Router:
                 if route is not None:
                     return route
         return self._anywhere.match(path, message)
-
-
-def host_of(authority: str) -> str:
-    """The host of `host:port`, without the port and a final dot (as nginx); an IPv6 address keeps its brackets."""
-    if authority.startswith("["):
-        return authority.partition("]")[0] + "]"
-    return authority.partition(":")[0].removesuffix(".")

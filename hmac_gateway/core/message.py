@@ -133,3 +133,10 @@ def split_target(target: str) -> tuple[str, str]:
                 target = "/" + target
     path, _, query = target.partition("?")
     return path, query
+
+
+def host_of(authority: str) -> str:
+    """The host of `host:port`, without the port and a final dot (as nginx); an IPv6 address keeps its brackets."""
+    if authority.startswith("["):
+        return authority.partition("]")[0] + "]"
+    return authority.partition(":")[0].removesuffix(".")
