@@ -122,7 +122,11 @@ class Exchange:
         self.reason = ""
         self.upstream_seconds = 0.0
         self.connection: Connection | None = None
-        self.body_read = True
+        # Whether nothing of the body is left that anybody wants: until then only `_body` may receive. HTTP/2 need
+        # not announce one.
+        self.body_read = not message.may_have_body and (
+            message.http_version[0] == "1" or message.content_length is not None
+        )
         self.first: MutableMapping[str, Any] | None = None
         self.left = False
         self.client_deadline = float("inf")
@@ -145,7 +149,8 @@ class Gateway:
     """The ASGI application. Everything it depends on is given, so that it can be served at a frozen time.
 
     `snapshot` gives the current configuration or None; `now` is Unix seconds; `trusted` says whether a peer's
-    X-Forwarded-* are believed; `dialect` whose words are used before a route matched.
+    X-Forwarded-* are believed; `dialect` whose words are used before a route matched; `client_silence` how many
+    seconds a client may keep it waiting.
     """
 
     def __init__(
@@ -159,6 +164,7 @@ class Gateway:
         log: AccessLog | None = None,
         observer: Observer | None = None,
         spool_memory: int = 1024 * 1024,
+        client_silence: float = CLIENT_SILENCE,
         started: Callable[[], None] | None = None,
         stopped: Callable[[], None] | None = None,
     ) -> None:
@@ -170,6 +176,7 @@ class Gateway:
         self._log = log
         self._observer = observer
         self._spool_memory = spool_memory
+        self._client_silence = client_silence
         self._started, self._stopped = started, stopped
         self._balancer = Balancer()
         self._pool = Pool()
@@ -311,6 +318,9 @@ class Gateway:
         snapshot = self._snapshot()
         if snapshot is None:
             return Rejected(Reason.NOT_CONFIGURED, dialect=self._dialect)
+        if not message.authority and message.http_version == "1.1":
+            # RFC 9112 3.2; where a request without one went would be a guess.
+            return Rejected(Reason.MALFORMED, dialect=self._dialect, detail="no Host")
         why = ambiguity(path)
         if why is not None:
             return Rejected(Reason.AMBIGUOUS_PATH, dialect=self._dialect, facts={"why": why})
@@ -353,7 +363,6 @@ class Gateway:
     async def _spool(self, exchange: Exchange, admission: Admission, spool: Spool) -> Rejected | None:
         """Read the whole body; nothing has gone upstream yet."""
         limit = admission.limit
-        exchange.body_read = False
         async for chunk in self._body(exchange):
             spool.write(chunk)
             if spool.size > limit:
@@ -362,14 +371,10 @@ class Gateway:
 
     async def _body(self, exchange: Exchange) -> AsyncIterator[bytes]:
         """The request body's chunks; raises ClientLeft, and lets the sweeper end a silent client."""
-        exchange.task = exchange.task or asyncio.current_task()
-        exchange.body_read = False
         while True:
             event, exchange.first = exchange.first, None
             if event is None:
-                exchange.client_deadline = time.perf_counter() + CLIENT_SILENCE
-                event = await exchange.receive()
-                exchange.client_deadline = float("inf")
+                event = await self._event(exchange)
             if event["type"] == "http.disconnect":
                 exchange.left = True
                 raise ClientLeft
@@ -379,6 +384,15 @@ class Gateway:
             if not more:
                 exchange.body_read = True
                 return
+
+    async def _event(self, exchange: Exchange) -> MutableMapping[str, Any]:
+        """What the client says next; the sweeper cancels `exchange.task` when that takes too long."""
+        exchange.task = exchange.task or asyncio.current_task()
+        exchange.client_deadline = time.perf_counter() + self._client_silence
+        try:
+            return await exchange.receive()
+        finally:
+            exchange.client_deadline = float("inf")
 
     async def _replays(self, admission: Admission) -> Rejected | None:
         """Store the marks; only now, when signature and body are right, so that nobody can burn another's."""
@@ -497,8 +511,14 @@ class Gateway:
         if message.http_version[0] == "1":
             return ""
         # HTTP/2 announces no body: the first event tells.
-        exchange.first = event = await exchange.receive()
-        return _CHUNKED if event.get("body") or event.get("more_body") else ""
+        exchange.first = event = await self._event(exchange)
+        if event["type"] == "http.disconnect":
+            exchange.left = True
+            raise ClientLeft
+        if event["body"] or event.get("more_body"):
+            return _CHUNKED
+        exchange.body_read = True
+        return ""
 
     async def _with_spool(self, connection: Connection, spool: Spool) -> Response:
         for piece in spool.pieces():
@@ -565,7 +585,7 @@ class Gateway:
             if not data:
                 break
             exchange.sent += len(data)
-            exchange.client_deadline = time.perf_counter() + CLIENT_SILENCE
+            exchange.client_deadline = time.perf_counter() + self._client_silence
             await send({"type": "http.response.body", "body": data, "more_body": True})
             exchange.client_deadline = float("inf")
             if exchange.left:
@@ -602,7 +622,8 @@ def _upstream_failure(error: TransportError, dialect: str) -> Rejected:
 
 def _connection_listed(headers: list[tuple[bytes, bytes]]) -> frozenset[bytes]:
     """Names in the response's Connection header: they end here (RFC 9110 7.6.1)."""
+    listed: frozenset[bytes] = frozenset()
     for name, value in headers:
         if name == b"connection" and value.lower() not in (b"keep-alive", b"close"):
-            return frozenset(token.strip().lower() for token in value.split(b","))
-    return frozenset()
+            listed |= {token.strip().lower() for token in value.split(b",")}
+    return listed
