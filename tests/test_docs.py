@@ -1,0 +1,345 @@
+"""The documentation is run: its commands work as printed, its links lead somewhere, its tables are complete.
+
+A fenced block in `sh`, `python`, `js` or `java` is run as it stands, the blocks of one page in order, in one copy of
+the checkout with keys and a database of its own; any other fence is only shown. Where a `text` block follows at once,
+its lines must appear in the output, in this order; `…` stands for anything. Comments in the page say more:
+
+    <!-- with demo -->         the page expects a running script/demo
+    <!-- until "ready" -->     the next block goes on running; the page goes on when it has printed that
+    <!-- exit 1 -->            the next block ends with this code
+
+Ports are replaced by free ones, and commands that listen are told them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import unquote
+
+import pytest
+
+from hmac_gateway.conf import DEFAULTS
+from hmac_gateway.core.errors import Rejected
+from hmac_gateway.core.reasons import Reason
+from hmac_gateway.core.words import row
+from hmac_gateway.logs import AccessLog
+from hmac_gateway.management.commands.hmac_serve import Command as Serve
+from hmac_gateway.plugins import hmac_auth
+
+from .support.served import free_port
+
+ROOT = Path(__file__).parent.parent
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+
+FENCE = re.compile(r"^(?:<!-- (?P<say>[^\n]*) -->\n)?^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.M | re.S)
+RUNNERS = {
+    "sh": ["bash"],
+    "python": [sys.executable, "-"],
+    "js": ["node", "-"],
+    "java": ["java", "Block.java"],
+}
+PORTS = ("9080", "9180", "9181", "9280", "9443")
+LISTENING = [
+    (
+        r"(script/demo|manage\.py hmac_demo)",
+        "--bind 127.0.0.1:9080 --admin-bind 127.0.0.1:9180 --echo-bind 127.0.0.1:9181",
+    ),
+    (r"(manage\.py hmac_serve)", "--bind 127.0.0.1:9080 --admin-bind 127.0.0.1:9180"),
+]
+IGNORED = (".git", ".venv", ".*_cache", ".hypothesis", "__pycache__", "db.sqlite3*", ".env", "var", "results")
+
+
+@dataclass
+class Block:
+    """A fenced block that is run. `expected` is the output that the page shows, "" for none."""
+
+    language: str
+    code: str
+    say: str
+    expected: str
+    line: int
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text()
+
+
+def blocks(text: str) -> list[Block]:
+    fences = list(FENCE.finditer(text))
+    found = []
+    for fence, after in zip(fences, [*fences[1:], None], strict=True):
+        if fence["language"] not in RUNNERS:
+            continue
+        shown = after is not None and after["language"] == "text" and not text[fence.end() : after.start()].strip()
+        line = text.count("\n", 0, fence.start()) + 1
+        expected = after["code"] if after is not None and shown else ""
+        found.append(Block(fence["language"], fence["code"], fence["say"] or "", expected, line))
+    return found
+
+
+class Terminal:
+    """A copy of the checkout in which the blocks of one page are run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.checkout = folder / "checkout"
+        self._state = folder / "state"
+        self._log = folder / "log"
+        self._ports = {port: str(free_port()) for port in PORTS}
+        self._running: subprocess.Popen[bytes] | None = None
+        shutil.copytree(ROOT, self.checkout, ignore=shutil.ignore_patterns(*IGNORED))
+        # What script/_venv would make, without installing anything.
+        tools = self.checkout / ".venv" / "bin"
+        tools.mkdir(parents=True)
+        (tools / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+        (tools / "python").chmod(0o755)
+        shutil.copy(ROOT / "requirements.txt", self.checkout / ".venv" / "requirements.installed")
+        taken = ("HMAC_GATEWAY_", "DJANGO_", "PYTEST", "SECRET_KEY", "DATABASE_URL", "COLUMNS")
+        self._environment = {key: value for key, value in os.environ.items() if not key.startswith(taken)}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.interrupt()
+
+    def interrupt(self) -> None:
+        """Ctrl-C for what was left running."""
+        if self._running is not None:
+            os.killpg(self._running.pid, signal.SIGTERM)
+            try:
+                self._running.wait(40)
+            except subprocess.TimeoutExpired:
+                os.killpg(self._running.pid, signal.SIGKILL)
+                self._running.wait()
+            self._running = None
+
+    def _own(self, text: str) -> str:
+        for command, options in LISTENING:
+            text = re.sub(command + r"(?![\w-])", rf"\1 {options}", text)
+        return self._ports_own(text)
+
+    def _ports_own(self, text: str) -> str:
+        for port, own in self._ports.items():
+            text = re.sub(rf"\b{port}\b", own, text)
+        return text
+
+    def run(self, block: Block) -> None:
+        """Run a block and compare its output with what the page shows."""
+        code = self._own(block.code)
+        until = re.search(r'until "(.+)"', block.say)
+        if until is not None:
+            output = self._start(code, until[1])
+        else:
+            wanted = re.search(r"exit (\d)", block.say)
+            output = self._finish(block.language, code, int(wanted[1]) if wanted else 0)
+        self._compare(self._ports_own(block.expected), output)
+
+    def _shell(self, code: str, keep: bool) -> str:
+        # Variables and functions live on in the same terminal.
+        before = f'[ ! -f "{self._state}" ] || . "{self._state}"\nset -aeu\n'
+        return before + code + (f'\n{{ export -p; declare -f || :; }} > "{self._state}"\n' if keep else "")
+
+    def _start(self, code: str, until: str) -> str:
+        self.interrupt()
+        with self._log.open("wb") as log:
+            self._running = subprocess.Popen(
+                ["bash", "-c", self._shell(code, keep=False)],
+                cwd=self.checkout,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + 60
+        while True:
+            output = self._log.read_text()
+            if re.search(rf"^.*{re.escape(until)}", output, re.M):
+                return output
+            assert self._running.poll() is None and time.monotonic() < deadline, output
+            time.sleep(0.1)
+
+    def _finish(self, language: str, code: str, wanted: int) -> str:
+        if language == "sh":
+            command = ["bash", "-c", self._shell(code, keep=True)]
+            code = ""
+        else:
+            command = RUNNERS[language]
+            if language == "java":
+                (self.checkout / "Block.java").write_text(code)
+        result = subprocess.run(
+            command,
+            cwd=self.checkout,
+            env=self._environment | self._exported(),
+            input=code,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert result.returncode == wanted, f"exit {result.returncode}\n{code}\n{result.stdout}\n{result.stderr}"
+        return result.stdout + result.stderr
+
+    def _exported(self) -> dict[str, str]:
+        if not self._state.exists():
+            return {}
+        show = f'. "{self._state}"; exec "{sys.executable}" -c "import json, os; print(json.dumps(dict(os.environ)))"'
+        result: dict[str, str] = json.loads(subprocess.check_output(["bash", "-c", show], env=self._environment))
+        return result
+
+    @staticmethod
+    def _compare(expected: str, output: str) -> None:
+        lines = iter(output.splitlines())
+        for line in expected.splitlines():
+            if line.strip() in ("", "…"):
+                continue
+            pattern = ".*".join(re.escape(part) for part in line.strip().split("…"))
+            assert any(re.fullmatch(pattern, found.strip()) for found in lines), f"{line}\n--- not in:\n{output}"
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if blocks(read(name))])
+def test_blocks_run_as_printed(name: str, tmp_path: Path) -> None:
+    text = read(name)
+    with Terminal(tmp_path) as terminal:
+        if "<!-- with demo -->" in text:
+            terminal.run(Block("sh", "script/demo", 'until "ready"', "", 0))
+        for block in blocks(text):
+            if shutil.which(RUNNERS[block.language][0]) is None:
+                continue
+            try:
+                terminal.run(block)
+            except AssertionError as error:
+                raise AssertionError(f"{name}, line {block.line}: {error}") from None
+
+
+def test_every_page_starts_with_a_block_that_runs() -> None:
+    for name in NAMES:
+        if name.startswith("docs/"):
+            first = next(FENCE.finditer(read(name)), None)
+            assert first is not None and first["language"] in RUNNERS, name
+
+
+def slug(heading: str) -> str:
+    """GitHub's anchor of a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+def anchors(text: str) -> set[str]:
+    return {slug(heading) for heading in re.findall(r"^#+ (.+)$", FENCE.sub("", text), re.M)}
+
+
+def links(name: str) -> Iterator[str]:
+    text = FENCE.sub("", read(name))
+    for found in re.finditer(r"\]\(([^)\s]+)\)", text):
+        if not re.match(r"[a-z]+:", found[1]):
+            yield found[1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_relative_links_lead_somewhere(name: str) -> None:
+    for link in links(name):
+        path, _, anchor = unquote(link).partition("#")
+        target = (ROOT / name).parent / path if path else ROOT / name
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target.read_text()), link
+
+
+def test_every_page_is_linked() -> None:
+    linked = {(ROOT / name).parent / link.partition("#")[0] for name in NAMES for link in links(name)}
+    reached = {path.resolve() for path in linked}
+    for page in (ROOT / "docs").glob("*.md"):
+        assert page.resolve() in reached, page.name
+    for image in (ROOT / "docs" / "images").iterdir():
+        assert image.resolve() in reached, image.name
+        assert image.stat().st_size < 150_000, image.name
+
+
+def test_pages_are_about_the_product_only() -> None:
+    for name in NAMES:
+        for path in re.findall(r"/(?:work|root|home|Users)/[\w.]+", read(name)):
+            assert path in ("/home/gateway",), (name, path)
+
+
+# --- tables that must be complete ---
+
+
+def table(name: str, *, column: int = 0) -> dict[str, list[str]]:
+    """Rows of a page's tables whose first cell is code, by that code."""
+    found: dict[str, list[str]] = {}
+    for line in read(name).splitlines():
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip().strip("|"))]
+        if line.startswith("|") and (code := re.fullmatch(r"`([^`]+)`", cells[column])):
+            found[code[1]] = cells
+    return found
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    rows = table("docs/gateway.md")
+    for key, value in DEFAULTS.items():
+        assert key in rows, key
+        shown = rows[key][1].strip("`").replace(" ", "").replace("_", "")
+        assert shown == str(value).replace(" ", "").replace("_", ""), (key, shown)
+
+
+def test_every_environment_variable_is_documented() -> None:
+    rows = table("docs/gateway.md")
+    read_by_settings = re.findall(r'env(?:\.\w+)?\(\s*"(\w+)"', read("hmac_gateway/settings.py"))
+    assert len(read_by_settings) > 10
+    for name in (*read_by_settings, "HMAC_GATEWAY_NO_DOTENV"):
+        assert name in rows, name
+
+
+def test_every_option_of_hmac_serve_is_documented() -> None:
+    rows = table("docs/gateway.md")
+    parser = Serve().create_parser("manage.py", "hmac_serve")
+    django = {action.dest for action in Serve.__base__().create_parser("manage.py", "x")._actions}
+    for action in parser._actions:
+        if action.dest not in django:
+            assert action.option_strings[0] in rows, action.option_strings
+
+
+def test_every_reason_is_explained_with_its_status() -> None:
+    rows = table("docs/debugging.md")
+    for reason in Reason:
+        assert str(reason) in rows, reason
+        expected = str(row(Rejected(reason, plugin=hmac_auth.name)).status)
+        if reason is not Reason.MALFORMED:  # kept for other hosts; the gateway gives it to nobody
+            assert rows[str(reason)][1] == expected, reason
+
+
+def test_every_field_of_hmac_auth_is_documented_with_its_default() -> None:
+    rows = table("docs/hmac-auth.md")
+    for name, schema in hmac_auth.APISIX_SCHEMA["properties"].items():
+        assert name in rows, name
+        default = schema.get("default")
+        shown = json.dumps(default) if default is not None else "none"
+        assert rows[name][1].strip("`") == shown, name
+    for name in hmac_auth.credential_schema["properties"]:
+        assert name in rows, name
+
+
+def test_access_line_is_documented_as_it_is() -> None:
+    log = AccessLog()
+    at: Any = {"at": 0, "sent": 0, "seconds": 0, "upstream_seconds": 0, "status": 200}
+    words = ("request_id", "remote", "method", "path", "route", "consumer", "upstream", "reason")
+    log.write(**at, **dict.fromkeys(words, ""))
+    written = json.loads(log._lines[0])
+    shown = next(fence for fence in FENCE.finditer(read("docs/gateway.md")) if fence["language"] == "json")
+    assert list(json.loads(shown["code"])) == list(written)
+    for key in written:
+        assert key in table("docs/gateway.md"), key
