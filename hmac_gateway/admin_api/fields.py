@@ -42,6 +42,11 @@ class Field:
         return tuple(getattr(row, column) for column in self.columns)
 
 
+def _number(value: Any) -> Any:
+    # A column makes 6.0 of 6 or 1 of 1.0; of both the whole number is our form, and the other one is kept.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def plain(key: str, column: str = "", default: Any = "") -> Field:
     """A key whose value is a column's."""
 
@@ -49,7 +54,7 @@ def plain(key: str, column: str = "", default: Any = "") -> Field:
         return (doc.get(key, default),)
 
     def render(values: Values) -> Doc:
-        return {} if values[0] == default else {key: values[0]}
+        return {} if values[0] == default else {key: _number(values[0])}
 
     return Field((key,), (column or key,), parse, render)
 
@@ -122,7 +127,7 @@ def timeout() -> Field:
         return tuple(given.get(phase) for phase in _PHASES)
 
     def render(values: Values) -> Doc:
-        given = {phase: value for phase, value in zip(_PHASES, values, strict=True) if value is not None}
+        given = {phase: _number(value) for phase, value in zip(_PHASES, values, strict=True) if value is not None}
         return {"timeout": given} if given else {}
 
     return Field(("timeout",), tuple(f"timeout_{phase}" for phase in _PHASES), parse, render)

@@ -201,6 +201,11 @@ def test_bodies(api: Api, body: Any, why: str) -> None:
     assert response.json()["error_msg"] == why
 
 
+def test_a_body_too_large_is_not_read_to_its_end(api: Api) -> None:
+    response = api.put("services/1", big(1_700_000))
+    assert "request size 1700000 is" in response.json()["error_msg"]
+
+
 def test_the_largest_body_passes(api: Api) -> None:
     assert api.put("services/1", big(1_572_864)).status_code == 201
 

@@ -239,6 +239,18 @@ def test_the_gateway_group_is_kept_as_a_label(api: Api) -> None:
     assert api.get("routes?label=gateway_group_id").json()["total"] == 1
 
 
+def test_numbers_are_shown_as_they_were_written(api: Api) -> None:
+    text = '{"nodes":{},"timeout":{"connect":6,"send":6.0,"read":7},"retries":1.0}'
+    assert api.put("upstreams/u", text).status_code == 201
+    shown = api.get("upstreams/u").content
+    assert b'"timeout":{"connect":6,"send":6.0,"read":7}' in shown and b'"retries":1.0' in shown
+
+
+def test_a_consumer_without_a_username_is_not_listed(api: Api) -> None:
+    apps.get_model("hmac_consumers.Consumer").objects.create(custom_id="7", dialect="kong")
+    assert api.get("consumers").json() == {"list": [], "total": 0}
+
+
 def test_unknown_arguments_are_accepted(api: Api) -> None:
     assert api.put("routes/r?anything=1&other", route()).status_code == 201
 
