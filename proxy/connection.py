@@ -284,6 +284,7 @@ class Connection(asyncio.Protocol):
                 return
             self._dirty = True
         if self._head_bytes > MAX_HEAD and self._oversized():
+            self._head_done = False  # so that `response` raises and does not hand it out
             self._fail(UpstreamBroken(f"response head over {MAX_HEAD} bytes"))
             return
         if self._head_done:

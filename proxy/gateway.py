@@ -576,6 +576,8 @@ class Gateway:
             await send({"type": "http.response.body", "body": response.body, "more_body": False})
             return
         exchange.task = exchange.task or asyncio.current_task()
+        # The server holds the head back until it has a piece of body, and answers 500 in its place if none comes.
+        await send({"type": "http.response.body", "body": b"", "more_body": True})
         while True:
             try:
                 data = await connection.read()

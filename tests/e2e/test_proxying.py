@@ -94,6 +94,27 @@ def test_answer_is_passed_on_piece_by_piece(gateway: Proxied) -> None:
     assert (found.body, found.whole) == (b"two", True)
 
 
+def test_head_is_passed_on_before_there_is_a_body(gateway: Proxied) -> None:
+    """Who opens a stream of events wants to know at once that it is open."""
+
+    def script(peer: Peer) -> None:
+        peer.read_head()
+        peer.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+        assert head_seen.wait(10)
+        peer.send(b"3\r\none\r\n0\r\n\r\n")
+        peer.wait_closed()
+
+    head_seen = Event()
+    with Upstream(script) as upstream:
+        host = gateway.lead(upstream.port)
+        with gateway.client() as client:
+            client.send(request_bytes("GET", "/", host))
+            found = client.head()
+            head_seen.set()
+            client.body_of(found)
+    assert (found.get("content-type"), found.body, found.whole) == ("text/event-stream", b"one", True)
+
+
 # --- connections ---
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import ssl
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -42,11 +43,14 @@ class Upstream(RawUpstream):
 
 
 class Proxied(Served):
-    """A served gateway that takes configuration in at once."""
+    """A served gateway that takes configuration in at once. `tls` is what its clients need to speak TLS."""
 
-    def __init__(self, *, environment: dict[str, str] | None = None, **more: Any) -> None:
+    def __init__(
+        self, *, environment: dict[str, str] | None = None, tls: ssl.SSLContext | None = None, **more: Any
+    ) -> None:
         super().__init__(environment={"HMAC_GATEWAY_REFRESH_SECONDS": "0.02", **(environment or {})}, **more)
         self._made = 0
+        self._tls = tls
 
     def start(self) -> None:
         super().start()
@@ -80,7 +84,7 @@ class Proxied(Served):
         self._made += 1
         path = f"/made-{self._made}"
         self.put("/routes/made", {"uri": path, "host": "made.test", "upstream_id": "nowhere"})
-        with RawClient(self.port) as client:
+        with self.client() as client:
             wait_for(lambda: client.ask("GET", path, "made.test").status == 503)
 
     def ask(
@@ -92,7 +96,7 @@ class Proxied(Served):
 
     def client(self, **more: Any) -> RawClient:
         """A connection to the gateway."""
-        return RawClient(self.port, **more)
+        return RawClient(self.port, tls=self._tls, **more)
 
     def access_lines(self, host: str = "") -> list[dict[str, Any]]:
         """The access log so far; with `host` only what its route answered."""
