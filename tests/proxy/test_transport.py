@@ -848,11 +848,28 @@ def test_read_timeout_restarts_with_every_block(run: Run) -> None:
 
 
 def test_a_slow_reader_of_ours_is_no_read_timeout(run: Run) -> None:
-    with RawUpstream(answer(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")) as upstream:
+    go = threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.read_head()
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n")
+        for _ in range(2):
+            go.wait(PATIENCE)
+            go.clear()
+            peer.send(b"hello")
+        peer.wait_closed()
+
+    with RawUpstream(script) as upstream:
 
         async def main() -> None:
-            connection, _ = await get(Pool(), at(upstream), timeouts=Timeouts(9, 9, 0.05))
-            await asyncio.sleep(0.12)
+            connection, _ = await get(Pool(), at(upstream), timeouts=Timeouts(9, 9, 0.1))
+            await asyncio.sleep(0.2)
+            waiting = asyncio.ensure_future(connection.read())
+            await until(lambda: connection._reader)
+            go.set()
+            assert await waiting == b"hello"
+            await asyncio.sleep(0.2)
+            go.set()
             assert await connection.read() == b"hello"
             connection.abort()
 
