@@ -6,9 +6,13 @@ from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest
+from django.utils.html import format_html
 
 from .admin_base import EntityAdmin, ReadOnlyAdmin, ShowsSecretsOnce, show_once
+from .core.errors import ConfigError
+from .debugger import as_text, explain_kept
 from .models import AdminKey, AuditEvent, Rejection, WorkerStatus
+from .runtime import Runtime
 
 
 @admin.register(AdminKey)
@@ -65,3 +69,18 @@ class RejectionAdmin(ReadOnlyAdmin):
     search_fields = ["request_id", "path"]
     # Opened by the debugger alone.
     exclude = ["sealed_request"]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        return [*super().get_readonly_fields(request, obj), "explanation"]
+
+    @admin.display(description="why")
+    def explanation(self, obj: Rejection) -> str:
+        """What the running configuration makes of the request, at the time it came."""
+        runtime = Runtime()
+        if not runtime.refresh() or runtime.snapshot is None:
+            return "; ".join(runtime.problems)
+        try:
+            report = explain_kept(runtime.snapshot, obj.request_id)
+        except ConfigError as error:
+            return str(error)
+        return format_html('<pre class="hmac-explanation">{}</pre>', as_text(report))

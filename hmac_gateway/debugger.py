@@ -1,0 +1,146 @@
+"""Explains a request against the running configuration: route, plugin, then the scheme's own checks, recorded.
+
+Called by `hmac_explain` and the console. Imports `gate`, `snapshot`, `schemes.explain` and `models`. The same code
+decides here and on the request's path; here it is asked to tell. Nothing is stored and no replay mark is set.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+from . import crypto
+from .core.errors import ConfigError
+from .core.message import Message
+from .core.paths import ambiguity, decoded
+from .core.reasons import Reason
+from .core.trace import Step as TraceStep
+from .gate import Admission, check
+from .models import Rejection
+from .plugins import hmac_auth
+from .routing import Route, host_of
+from .schemes.explain import explain
+from .snapshot import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a request meets on its way. `strings` are (form, signing string with visible line ends)."""
+
+    accepted: bool
+    reason: str = ""
+    route: str = ""
+    plugin: str = ""
+    steps: list[TraceStep] = field(default_factory=list)
+    strings: list[tuple[str, str]] = field(default_factory=list)
+    hints: list[str] = field(default_factory=list)
+    difference: str = ""
+
+
+def as_text(report: Report) -> str:
+    """The report as people read it, on a terminal and in the console."""
+    lines = ["accepted" if report.accepted else f"refused: {report.reason}"]
+    lines[0] += f"   route {report.route or '(none)'}   plugin {report.plugin or '(none)'}"
+    for step in report.steps:
+        lines.append(f"  {'ok  ' if step.ok else 'FAIL'} {step.name}{': ' + step.note if step.note else ''}")
+        if not step.ok:
+            lines += [f"         expected  {step.expected}", f"         received  {step.received}"]
+    for form, string in report.strings:
+        lines += ["", f"the server's signing string ({form}):"]
+        lines += [f"    {line}" for line in string.split("\n")]
+    if report.difference:
+        lines += ["", report.difference]
+    for hint in report.hints:
+        lines += ["", f"hint: {hint}"]
+    return "\n".join(lines)
+
+
+def explain_kept(snapshot: Snapshot, request_id: str, client_string: bytes | None = None) -> Report:
+    """Explain a refused request that a worker kept, at the time it came; ConfigError when there is none.
+
+    Bodies are not kept, so a digest is not compared.
+    """
+    kept = Rejection._default_manager.filter(request_id=request_id[:64]).first()
+    if kept is None:
+        raise ConfigError("--request-id", request_id, "the X-Request-Id of a request refused within the last day")
+    if not kept.sealed_request:
+        raise ConfigError("--request-id", request_id, "a request whose head was kept; no encryption key was set then")
+    try:
+        head = json.loads(crypto.open_sealed(kept.sealed_request))
+    except crypto.CannotOpen as error:
+        raise ConfigError("--request-id", request_id, f"a request that can be opened: {error}") from None
+    message = Message(
+        head["method"],
+        head["target"],
+        [(name, value) for name, value in head["headers"]],
+        head["scheme"],
+        http_version=head["http_version"],
+        remote_addr=head["remote_addr"],
+    )
+    return explain_request(snapshot, message, None, head["at"], client_string)
+
+
+def explain_request(
+    snapshot: Snapshot, message: Message, body: bytes | None, now: float, client_string: bytes | None = None
+) -> Report:
+    """Explain a request at `now` (Unix seconds); `body` None where it is not known. Never raises for a bad request."""
+    why = ambiguity(message.path)
+    if why is not None:
+        steps = [TraceStep("path", False, "a plain path", message.path, why)]
+        return Report(False, str(Reason.AMBIGUOUS_PATH), steps=steps)
+    route = snapshot.routes.match(host_of(message.authority), decoded(message.path), message)
+    if route is None:
+        return Report(False, str(Reason.NO_ROUTE), hints=_route_hints(snapshot, message))
+    outcome = check(message, route.pipeline, snapshot, now)
+    step = next((step for step in route.pipeline if step.plugin.name == hmac_auth.name), None)
+    if step is None:
+        return Report(True, route=route.id, hints=["this route asks for no credentials"])
+    told = explain(
+        message,
+        step.config.scheme,
+        step.config.policy,
+        snapshot.lookups[hmac_auth.name],
+        now,
+        client_string=client_string,
+        body=body,
+    )
+    hints = list(told.hints)
+    # The gate knows more than one signature: duplicated headers, other steps, the anonymous consumer.
+    reason = told.reason if isinstance(outcome, Admission) else str(outcome.reason)
+    if isinstance(outcome, Admission) and outcome.identity.anonymous:
+        hints.append("the signature does not hold; the request goes on as the anonymous consumer")
+        reason = ""
+    return Report(
+        accepted=not reason,
+        reason=reason,
+        route=route.id,
+        plugin=step.plugin.name,
+        steps=list(told.steps),
+        strings=list(told.strings),
+        hints=hints,
+        difference=told.difference,
+    )
+
+
+def _route_hints(snapshot: Snapshot, message: Message) -> list[str]:
+    """What kept the nearest route from matching."""
+    path, host = decoded(message.path), host_of(message.authority).lower()
+    hints = []
+    for route in snapshot.routes.routes:
+        if any(_covers(pattern, path) for pattern in route.paths):
+            hints.append(f"route {route.id} has this path, but {_why_not(route, message, host)}")
+    return hints[:5] or [f"no route has a path that covers {path}"]
+
+
+def _covers(pattern: str, path: str) -> bool:
+    return path.startswith(pattern[:-1]) if pattern.endswith("*") else path == pattern
+
+
+def _why_not(route: Route, message: Message, host: str) -> str:
+    if route.methods and message.method not in route.methods:
+        return f"takes {', '.join(sorted(route.methods))} only, not {message.method}"
+    if route.hosts:
+        return f"is for {', '.join(route.hosts)}, not {host or 'a request without Host'}"
+    if route.networks:
+        return f"takes requests from {', '.join(map(str, route.networks))} only"
+    return "its condition (vars) does not hold"
