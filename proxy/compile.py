@@ -11,10 +11,9 @@ from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any, Final
 
-from hmac_gateway.expr import compile_expr
-
 from hmac_gateway import plugins as plugin_registry
 from hmac_gateway.core.errors import ConfigError
+from hmac_gateway.expr import compile_expr
 from hmac_gateway.gate import Pipeline, Step, pipeline
 from hmac_gateway.routing import Route, Router
 
