@@ -7,21 +7,38 @@ full or away raises `StoreUnavailable`, and the request is refused: a replay sto
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from django.db import Error, IntegrityError, connections, router, transaction
 
 from .conf import conf
 
+logger = logging.getLogger("hmac_gateway.replay")
+
 
 class StoreUnavailable(Exception):
     """The store cannot say whether a mark was there."""
+
+
+#: Seconds between two lines about a store that fails: every request may meet it.
+_COMPLAIN_SECONDS: Final = 5.0
+_complained = float("-inf")
+
+
+def _unavailable(name: str, error: Exception) -> StoreUnavailable:
+    """What to raise for an error of the store's own; now and then it is logged as well."""
+    global _complained
+    if time.monotonic() - _complained >= _COMPLAIN_SECONDS:
+        _complained = time.monotonic()
+        logger.error("the %s replay store failed: %s: %s", name, type(error).__name__, error)
+    return StoreUnavailable(f"the {name} replay store failed: {type(error).__name__}")
 
 
 class ReplayStore(Protocol):
@@ -100,7 +117,7 @@ class RedisStore:
         try:
             return self._sync.set(REDIS_PREFIX + key, b"1", nx=True, ex=ttl) is not None
         except self._errors as error:
-            raise StoreUnavailable(f"the Redis replay store failed: {type(error).__name__}") from error
+            raise _unavailable("Redis", error) from error
 
     async def aadd(self, key: str, ttl: int) -> bool:
         loop = asyncio.get_running_loop()
@@ -110,7 +127,7 @@ class RedisStore:
         try:
             return await client.set(REDIS_PREFIX + key, b"1", nx=True, ex=ttl) is not None
         except self._errors as error:
-            raise StoreUnavailable(f"the Redis replay store failed: {type(error).__name__}") from error
+            raise _unavailable("Redis", error) from error
 
 
 class DatabaseStore:
@@ -142,7 +159,7 @@ class DatabaseStore:
                 return bool(marks.filter(key=key, expires_at__lt=int(now)).update(expires_at=until))
         except Error as error:
             connections[using].close_if_unusable_or_obsolete()
-            raise StoreUnavailable(f"the database replay store failed: {type(error).__name__}") from error
+            raise _unavailable("database", error) from error
 
     async def aadd(self, key: str, ttl: int) -> bool:
         if self._threads is None:
