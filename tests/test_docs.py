@@ -305,6 +305,13 @@ def test_every_environment_variable_is_documented() -> None:
         assert name in rows, name
 
 
+def test_every_system_check_is_documented() -> None:
+    rows = table("docs/gateway.md")
+    ids = set(re.findall(r'"(hmac_gateway\.[EW]\d+)"', read("hmac_gateway/checks.py")))
+    assert ids
+    assert ids == {code for code in rows if code.startswith("hmac_gateway.")}
+
+
 def test_every_option_of_hmac_serve_is_documented() -> None:
     rows = table("docs/gateway.md")
     parser = Serve().create_parser("manage.py", "hmac_serve")
@@ -318,9 +325,8 @@ def test_every_reason_is_explained_with_its_status() -> None:
     rows = table("docs/debugging.md")
     for reason in Reason:
         assert str(reason) in rows, reason
-        expected = str(row(Rejected(reason, plugin=hmac_auth.name)).status)
-        if reason is not Reason.MALFORMED:  # kept for other hosts; the gateway gives it to nobody
-            assert rows[str(reason)][1] == expected, reason
+        plugin = "" if reason is Reason.MALFORMED else hmac_auth.name
+        assert rows[str(reason)][1] == str(row(Rejected(reason, plugin=plugin)).status), reason
 
 
 def test_every_field_of_hmac_auth_is_documented_with_its_default() -> None:

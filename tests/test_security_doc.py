@@ -41,6 +41,7 @@ class Case:
 
     loaded: bool = True
     path: str = "/orders"
+    host: bool = True
     word: str = "Signature "
     authorization: bool = True
     key_id: str = "key-1"
@@ -61,7 +62,8 @@ class Case:
     used: bool = False
 
     def head(self) -> list[tuple[bytes, bytes]]:
-        sent = {"host": "gateway.test", "content-length": str(self.announced)}
+        sent = {"host": "gateway.test"} if self.host else {}
+        sent["content-length"] = str(self.announced)
         sent |= {"date": self.date} if self.date is not None else {}
         sent |= {"x-nonce": "1"} if self.nonce else {}
         sent |= {"digest": self.digest} if self.digest is not None else {}
@@ -74,7 +76,7 @@ class Case:
             value = ",".join(f'{name}="{text}"' for name, text in fields.items() if text)
             headers.append(("authorization", self.word + value))
         if self.twice:
-            headers.append(("host", "gateway.test"))
+            headers += [("proxy-authorization", "x")] * 2
         return [(name.encode(), value.encode()) for name, value in headers]
 
     def snapshot(self) -> Snapshot | None:
@@ -123,6 +125,7 @@ def credential(**values: Any) -> Callable[[Case], None]:
 
 FAULTS: dict[Reason, Callable[[Case], None]] = {
     Reason.NOT_CONFIGURED: set_(loaded=False),
+    Reason.MALFORMED: set_(host=False),
     Reason.AMBIGUOUS_PATH: set_(path="/orders/%2e%2e/orders"),
     Reason.DUPLICATE_HEADER: set_(twice=True),
     Reason.NO_ROUTE: set_(path="/nowhere"),
