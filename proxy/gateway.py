@@ -58,6 +58,9 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 #: Seconds a client may be silent in the middle of a body, or take nothing of an answer (nginx's 60).
 CLIENT_SILENCE: Final = 60.0
+#: What a client that was answered early may still send, in seconds and bytes: closing on it could cost it the answer.
+LINGER_SECONDS: Final = 5.0
+LINGER_BYTES: Final = 16 * 1024 * 1024
 #: How often running exchanges are looked at: who is slow gets a watcher for its client, who is silent is ended.
 SWEEP_SECONDS: Final = 0.2
 #: nginx's status, in logs, for a client that left before its answer.
@@ -87,8 +90,11 @@ class Exchange:
     """One request on its way; what logs and the sweeper read."""
 
     __slots__ = (
+        "answered",
+        "asked",
         "began",
         "body_read",
+        "body_whole",
         "client_deadline",
         "connection",
         "first",
@@ -122,11 +128,16 @@ class Exchange:
         self.reason = ""
         self.upstream_seconds = 0.0
         self.connection: Connection | None = None
-        # Whether nothing of the body is left that anybody wants: until then only `_body` may receive. HTTP/2 need
-        # not announce one.
-        self.body_read = not message.may_have_body and (
+        # Whether the whole body was received; HTTP/2 need not announce one.
+        self.body_whole = not message.may_have_body and (
             message.http_version[0] == "1" or message.content_length is not None
         )
+        # Whether nothing of it is left that anybody wants: until then only `_body` may receive.
+        self.body_read = self.body_whole
+        # Whether any of it was asked for, which is what a client with Expect waits for.
+        self.asked = False
+        # Whether an answer was given to its end.
+        self.answered = False
         self.first: MutableMapping[str, Any] | None = None
         self.left = False
         self.client_deadline = float("inf")
@@ -235,6 +246,8 @@ class Gateway:
                 server = scope.get("server")
                 peer = Peer((server[1] if server else None) or 80, trusted)
                 await self._authenticated(exchange, outcome, peer, send)
+            if exchange.answered and not exchange.body_whole:
+                await self._linger(exchange)
         except ClientLeft:
             exchange.status = exchange.status or CLIENT_LEFT
         except asyncio.CancelledError:
@@ -244,6 +257,21 @@ class Gateway:
                 await self._refuse(exchange, Rejected(Reason.REQUEST_TIMEOUT, dialect=self._dialect), send)
         finally:
             self._leave(exchange)
+
+    async def _linger(self, exchange: Exchange) -> None:
+        """Take in what a client still sends that was answered early, and drop it."""
+        if not exchange.asked and exchange.message.get("expect") is not None:
+            return  # receiving would ask for a body that nobody has sent
+        if exchange.watcher is not None:
+            exchange.watcher.cancel()
+        exchange.task = exchange.task or asyncio.current_task()
+        exchange.client_deadline = time.perf_counter() + LINGER_SECONDS
+        left = LINGER_BYTES
+        while left > 0:
+            event = await exchange.receive()
+            if event["type"] == "http.disconnect" or not event.get("more_body"):
+                return
+            left -= len(event["body"])
 
     def _request_id(self, message: Message, trusted: bool) -> str:
         if trusted:
@@ -308,6 +336,7 @@ class Gateway:
             if event["type"] == "http.disconnect":
                 exchange.leave()
                 return
+            exchange.body_whole = not event.get("more_body")
 
     # --- admission ---
 
@@ -382,11 +411,12 @@ class Gateway:
             if event["body"]:
                 yield event["body"]
             if not more:
-                exchange.body_read = True
+                exchange.body_read = exchange.body_whole = True
                 return
 
     async def _event(self, exchange: Exchange) -> MutableMapping[str, Any]:
         """What the client says next; the sweeper cancels `exchange.task` when that takes too long."""
+        exchange.asked = True
         exchange.task = exchange.task or asyncio.current_task()
         exchange.client_deadline = time.perf_counter() + self._client_silence
         try:
@@ -517,7 +547,7 @@ class Gateway:
             raise ClientLeft
         if event["body"] or event.get("more_body"):
             return _CHUNKED
-        exchange.body_read = True
+        exchange.body_read = exchange.body_whole = True
         return ""
 
     async def _with_spool(self, connection: Connection, spool: Spool) -> Response:
@@ -574,6 +604,7 @@ class Gateway:
             connection.release()
             exchange.sent = len(response.body)
             await send({"type": "http.response.body", "body": response.body, "more_body": False})
+            exchange.answered = True
             return
         exchange.task = exchange.task or asyncio.current_task()
         # The server holds the head back until it has a piece of body, and answers 500 in its place if none comes.
@@ -595,6 +626,7 @@ class Gateway:
         exchange.connection = None
         connection.release()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+        exchange.answered = True
 
     async def _refuse(self, exchange: Exchange, rejected: Rejected, send: Send) -> None:
         if exchange.left:
@@ -610,6 +642,7 @@ class Gateway:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         body = b"" if exchange.message.method == "HEAD" else body
         await send({"type": "http.response.body", "body": body, "more_body": False})
+        exchange.answered = True
 
 
 def _failure_reason(error: TransportError) -> Reason:

@@ -151,7 +151,41 @@ def test_signed_body(gateway: Proxied, authority: Authority) -> None:
 def test_refusals(gateway: Proxied, authority: Authority) -> None:
     assert Curl(authority, gateway, "nobody.test", "/").end()[0] == "2 404"
     assert Curl(authority, gateway, "nobody.test", "/a/../b", "--path-as-is").end()[0] == "2 400"
-    assert Curl(authority, gateway, "nobody.test", "/", "-d", "x" * 100_000).end()[0] == "2 404"
+
+
+@needs_curl
+@pytest.mark.parametrize("size", [1000, 3_000_000, 30_000_000])
+@pytest.mark.parametrize("version", ["--http2", "--http1.1"])
+@pytest.mark.parametrize("expect", [(), ("-H", "Expect:")], ids=["expect", "at once"])
+def test_refusal_reaches_a_client_that_sends_its_body(
+    gateway: Proxied, authority: Authority, size: int, version: str, expect: tuple[str, ...], tmp_path: Path
+) -> None:
+    (tmp_path / "body").write_bytes(bytes(size))
+    for _ in range(3):
+        upload = ["--data-binary", f"@{tmp_path}/body", version, *expect]
+        answered, body, code = Curl(authority, gateway, "nobody.test", "/", *upload).end()
+        assert answered.split()[1] == "404"
+        assert (body, code) == (b'{"error_msg":"404 Route Not Found"}\n', 0)
+
+
+@needs_curl
+@pytest.mark.parametrize("version", ["--http2", "--http1.1"])
+@pytest.mark.parametrize("expect", [(), ("-H", "Expect:")], ids=["expect", "at once"])
+def test_early_answer_reaches_a_client_that_sends_its_body(
+    gateway: Proxied, authority: Authority, version: str, expect: tuple[str, ...], tmp_path: Path
+) -> None:
+    def script(peer: Peer) -> None:
+        peer.read_head()
+        peer.send(b"HTTP/1.1 413 Too Large\r\nconnection: close\r\ncontent-length: 4\r\n\r\nstop")
+        peer.wait_closed()
+
+    (tmp_path / "body").write_bytes(bytes(10_000_000))
+    with Upstream(script) as upstream:
+        host = gateway.lead(upstream.port)
+        for _ in range(3):
+            upload = ["--data-binary", f"@{tmp_path}/body", version, *expect]
+            answered, body, code = Curl(authority, gateway, host, "/", *upload).end()
+            assert (answered.split()[1], body, code) == ("413", b"stop", 0)
 
 
 @needs_curl
