@@ -83,6 +83,7 @@ def test_two_digit_years(year: str, full: int) -> None:
 def test_leap_days() -> None:
     assert parse_http_date("Tue, 29 Feb 2000 00:00:00 GMT") == 951782400
     assert parse_http_date("Thu, 01 Jan 1970 00:00:00 GMT") == 0
+    assert parse_http_date("Thu, 31 Dec 1970 23:59:59 GMT") == 31535999
 
 
 @given(st.datetimes(min_value=datetime(1970, 1, 1), max_value=datetime(9999, 12, 31)))

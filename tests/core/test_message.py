@@ -37,6 +37,12 @@ def test_first_and_all_values() -> None:
     assert found.duplicated == {"a"}
 
 
+def test_what_is_not_said() -> None:
+    plain = Message("GET", "/", [])
+    assert (plain.scheme, plain.authority, plain.http_version, plain.remote_addr) == ("http", "", "1.1", "")
+    assert plain.target_exact
+
+
 def test_nothing_is_duplicated_in_an_ordinary_head() -> None:
     assert message(("a", "1"), ("b", "1")).duplicated == frozenset()
 

@@ -400,6 +400,7 @@ def test_targets_that_are_the_same(target: str, sent_target: str) -> None:
         ("/a?c", "/a#b?c"),
         ("/a", "x?u=http://h/a"),
         ("http://h/a", "/a"),
+        ("http://h/a", "http://h/a"),
     ],
 )
 def test_targets_that_are_not(target: str, sent_target: str) -> None:
@@ -612,6 +613,14 @@ def test_a_recorder_changes_nothing_and_tells_each_step() -> None:
     check_head(signed(), SCHEME, policy(), knows(), NOW, trace)
     assert [step.name for step in trace.steps] == ["key", "algorithm", "date", "signed headers", "signature"]
     assert trace.strings == [("raw", f"key-1\nGET /\ndate: {DATE}\n".encode())]
+
+
+def test_the_recorder_says_which_way_a_clock_is_off() -> None:
+    for now, note in ((NOW + 301, "date is 301 s behind the"), (NOW - 301, "date is 301 s ahead of the"), (NOW, "")):
+        trace = Trace()
+        check_head(signed(), SCHEME, policy(), knows(), now, trace)
+        (step,) = [step for step in trace.steps if step.name == "date"]
+        assert step.note == (f"{note} server's clock" if note else "")
 
 
 @pytest.mark.parametrize(
