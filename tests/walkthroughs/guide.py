@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 from pathlib import Path
+
+from tests.support.served import ADMIN_KEY
+from tests.support.services import missing
 
 FOLDER = Path(__file__).parent
 
@@ -41,3 +47,18 @@ def script(text: str, name: str, end: str) -> str:
         if line.endswith(":") and not line.startswith(("#", '"', "'")):
             depth += 1
     return "\n".join(restored).strip() + "\n"
+
+
+def run_curl(command: str) -> str:
+    """What a reader's shell prints."""
+    if shutil.which("curl") is None:
+        missing("curl is not installed")
+    result = subprocess.run(
+        ["sh", "-c", command],
+        env={**os.environ, "API_KEY": ADMIN_KEY, "no_proxy": "*"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert result.returncode == 0, (command, result.stderr)
+    return result.stdout

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -15,28 +14,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.echo import EchoUpstream
-from tests.support.served import ADMIN_KEY, Served, signed
+from tests.support.served import Served, signed
 from tests.support.services import missing
-from tests.walkthroughs.guide import curls, script, text_of
+from tests.walkthroughs.guide import curls, run_curl, script, text_of
 
 TEXT = text_of("seed_000.txt")
 SCRIPT = script(TEXT, "hmac-request.py", "Run the script:")
 GATEWAY, CONSOLE = 9080, 7443
-
-
-def run_curl(command: str) -> str:
-    """What a reader's shell prints."""
-    if shutil.which("curl") is None:
-        missing("curl is not installed")
-    result = subprocess.run(
-        ["sh", "-c", command],
-        env={**os.environ, "API_KEY": ADMIN_KEY, "no_proxy": "*"},
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
-    assert result.returncode == 0, (command, result.stderr)
-    return result.stdout
 
 
 def run_script(text: str, folder: Path) -> subprocess.CompletedProcess[str]:
