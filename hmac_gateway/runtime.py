@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -47,10 +47,11 @@ class Mirror:
 
     Versions are committed in their order (the version row is locked by each writer until it commits), so rows newer
     than the last version seen, plus tombstones, are all that changed. Reading is not one transaction: where the
-    version moved meanwhile, it is done again.
+    version moved meanwhile, it is done again. `fields` names the columns to read, by model; without an entry: all.
     """
 
-    def __init__(self, app_label: str, names: tuple[str, ...]) -> None:
+    def __init__(self, app_label: str, names: tuple[str, ...], fields: Mapping[str, Sequence[str]]) -> None:
+        self._fields = fields
         self.models: dict[str, type[Model]] = {name: apps.get_model(app_label, name) for name in names}
         self.rows: dict[str, dict[Any, dict[str, Any]]] = {name: {} for name in names}
         self.changes: dict[str, set[Any]] = {name: set() for name in names}
@@ -58,7 +59,7 @@ class Mirror:
     def read(self, since: int, using: str) -> None:
         """Take in what was written and deleted after version `since`; below zero: everything."""
         for name, model in self.models.items():
-            fields = [field.attname for field in model._meta.concrete_fields]
+            fields = self._fields.get(name) or [field.attname for field in model._meta.concrete_fields]
             rows = self.rows[name]
             changed = model._base_manager.using(using).values(*fields)
             if since < 0:
@@ -107,8 +108,8 @@ class Runtime:
         self._read_at = 0.0
         self._canary = ""
         people, ways = _compile_module("hmac_consumers"), _compile_module("hmac_proxy")
-        self._people = Mirror("hmac_consumers", people.MODELS)
-        self._ways = Mirror("hmac_proxy", ways.MODELS)
+        self._people = Mirror("hmac_consumers", people.MODELS, people.FIELDS)
+        self._ways = Mirror("hmac_proxy", ways.MODELS, {})
         self._people_compiler = people.Compiler()
         self._ways_compiler = ways.Compiler()
         self._ways_module = ways
