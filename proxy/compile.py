@@ -49,9 +49,11 @@ class Compiler:
         nodes: dict[str, list[Row]] = {}
         for row in alive["node"].values():
             nodes.setdefault(row["upstream_id"], []).append(row)
-        upstreams = {
+        upstreams: dict[str, Upstream] = {
             key: _named(f"upstream {key}", _upstream, row, nodes.get(key, [])) for key, row in alive["upstream"].items()
         }
+        # One that has expired leaves its routes without any: 503.
+        known = dict.fromkeys(rows["upstream"]) | upstreams
         places: dict[str, list[Row]] = {}
         for row in alive["plugin"].values():
             places.setdefault(row["place"], []).append(row)
@@ -66,15 +68,18 @@ class Compiler:
             if row["service_id"] and (service is None or not service["enabled"]):
                 # Kong: a disabled service's routes do not exist; an expired one is gone.
                 continue
+            if row["plugin_config_id"] and row["plugin_config_id"] not in alive["pluginconfig"]:
+                # Without the plugins of one that has expired the route would stand open.
+                continue
             steps: dict[str, Step | None] = {}
             if service is not None:
                 steps |= self._at(places, "service", service["id"])
-            if row["plugin_config_id"] in alive["pluginconfig"]:
+            if row["plugin_config_id"]:
                 steps |= self._at(places, "bundle", row["plugin_config_id"])
             steps |= self._at(places, "route", key)
             # A step of None was switched off: it hides the less specific one and does nothing itself.
             found = pipeline([*everywhere, *(step for step in steps.values() if step is not None)])
-            compiled = _named(f"route {key}", _route, row, service, found, upstreams)
+            compiled = _named(f"route {key}", _route, row, service, found, known)
             (site if row["this_site"] else routes).append(compiled)
         self.routes, self.site = Router(routes), Router(site)
         self.upstreams = upstreams
@@ -184,7 +189,7 @@ def _upstream(row: Row, node_rows: Iterable[Row]) -> Upstream:
     )
 
 
-def _route(row: Row, service: Row | None, steps: Pipeline, upstreams: Mapping[str, Upstream]) -> Route:
+def _route(row: Row, service: Row | None, steps: Pipeline, upstreams: Mapping[str, Upstream | None]) -> Route:
     if row["dialect"] != "apisix":
         raise ConfigError("dialect", row["dialect"], "apisix; routes of other dialects are not matched yet")
     prefix = ""
