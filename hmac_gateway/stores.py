@@ -88,6 +88,8 @@ class MemoryStore:
 
 #: Seconds for connecting to Redis and for one answer: a store that does not answer refuses requests.
 REDIS_TIMEOUT = 2.0
+#: Connections of one process (sync) and of each event loop.
+REDIS_CONNECTIONS = 32
 REDIS_PREFIX = "hmacgw:replay:"
 REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 
@@ -104,12 +106,21 @@ class RedisStore:
         from redis.retry import Retry
 
         self._errors: tuple[type[Exception], ...] = (redis.RedisError, OSError, TimeoutError)
-        options: dict[str, Any] = {"socket_connect_timeout": REDIS_TIMEOUT, "socket_timeout": REDIS_TIMEOUT}
+        options: dict[str, Any] = {
+            "socket_connect_timeout": REDIS_TIMEOUT,
+            "socket_timeout": REDIS_TIMEOUT,
+            # Whoever finds all of them busy waits: the plain pool refuses.
+            "max_connections": REDIS_CONNECTIONS,
+            "timeout": REDIS_TIMEOUT,
+        }
         # Once more, at once, since Redis may have closed an idle connection. If the first try arrived after all, the
         # second finds its mark and the request is refused: the safe side.
-        self._sync = redis.Redis.from_url(url, retry=Retry(NoBackoff(), 1), **options)
+        pool = redis.BlockingConnectionPool.from_url(url, retry=Retry(NoBackoff(), 1), **options)
+        self._sync = redis.Redis.from_pool(pool)
         again = redis.asyncio.retry.Retry(NoBackoff(), 1)
-        self._make_async: Callable[[], Any] = lambda: redis.asyncio.Redis.from_url(url, retry=again, **options)
+        self._make_async: Callable[[], Any] = lambda: redis.asyncio.Redis.from_pool(
+            redis.asyncio.BlockingConnectionPool.from_url(url, retry=again, **options)
+        )
         # Connections belong to the loop that made them.
         self._async: dict[asyncio.AbstractEventLoop, Any] = {}
 

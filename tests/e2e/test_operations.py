@@ -176,53 +176,36 @@ def test_children_end_with_a_supervisor_that_was_killed(two_workers: Served) -> 
     wait_until(lambda: two_workers.get("/x", signed("GET", "/x")).status == 200)
 
 
-def test_a_data_plane_node_serves_and_says_how_it_is(two_workers: Served) -> None:
-    two_workers.stop()
-    status = ["--no-admin", "--status-bind", f"127.0.0.1:{two_workers.console_port}"]
-    two_workers._arguments = status
-    two_workers.start()
-    try:
-        wait_until(lambda: two_workers.readyz().status == 200)
-        assert two_workers.get("/x", signed("GET", "/x")).status == 200
-        assert request(two_workers.console + "/healthz").status == 200
-        metrics = request(two_workers.console + "/metrics")
-        assert b"hmac_gateway_config_version" in metrics.body
-        for path in ("/admin/", "/apisix/admin/routes", "/"):
-            assert request(two_workers.console + path).status == 404
-    finally:
-        two_workers.stop()
-        two_workers._arguments = []
-        two_workers.start()
-
-
-def test_tls_on_the_gateway(two_workers: Served, tmp_path: Path) -> None:
+def test_a_data_plane_node_with_tls_serves_and_says_how_it_is(two_workers: Served, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     cert, key = authority.issue("127.0.0.1")
     two_workers.stop()
-    two_workers._arguments = ["--tls-cert", cert, "--tls-key", key]
+    status = ["--no-admin", "--status-bind", f"127.0.0.1:{two_workers.console_port}"]
+    two_workers._arguments = ["--tls-cert", cert, "--tls-key", key, *status]
     two_workers.start()
-    try:
-        url = f"https://127.0.0.1:{two_workers.port}/tls"
+    url = f"https://127.0.0.1:{two_workers.port}/tls"
 
-        def ask(version: ssl.TLSVersion) -> int:
-            context = ssl.create_default_context(cafile=authority.ca_file)
-            context.minimum_version = context.maximum_version = version
-            if version < ssl.TLSVersion.TLSv1_2:
-                context.set_ciphers("ALL:@SECLEVEL=0")
-            opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context))
-            made = urllib.request.Request(url, headers=signed("GET", "/tls"))
-            with opener.open(made, timeout=10) as answer:
-                return int(answer.status)
+    def ask(version: ssl.TLSVersion) -> int:
+        context = ssl.create_default_context(cafile=authority.ca_file)
+        context.minimum_version = context.maximum_version = version
+        if version < ssl.TLSVersion.TLSv1_2:
+            context.set_ciphers("ALL:@SECLEVEL=0")
+        opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context))
+        with opener.open(urllib.request.Request(url, headers=signed("GET", "/tls")), timeout=10) as answer:
+            return int(answer.status)
 
-        assert ask(ssl.TLSVersion.TLSv1_2) == 200
-        assert ask(ssl.TLSVersion.TLSv1_3) == 200
-        with pytest.warns(DeprecationWarning, match="TLSv1_1"), pytest.raises(OSError):
-            ask(ssl.TLSVersion.TLSv1_1)
-        with pytest.raises((OSError, http.client.HTTPException)):
-            request(f"http://127.0.0.1:{two_workers.port}/tls")
-    finally:
-        two_workers.stop()
-        two_workers._arguments = []
+    assert ask(ssl.TLSVersion.TLSv1_2) == 200
+    assert ask(ssl.TLSVersion.TLSv1_3) == 200
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"), pytest.raises(OSError):
+        ask(ssl.TLSVersion.TLSv1_1)
+    with pytest.raises((OSError, http.client.HTTPException)):
+        request(f"http://127.0.0.1:{two_workers.port}/tls")
+
+    wait_until(lambda: two_workers.readyz().status == 200)
+    assert request(two_workers.console + "/healthz").status == 200
+    assert b"hmac_gateway_config_version" in request(two_workers.console + "/metrics").body
+    for path in ("/admin/", "/apisix/admin/routes", "/"):
+        assert request(two_workers.console + path).status == 404
 
 
 # --- the other databases ---

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 import pytest
 
 from tests.support.load import raw, storm
 from tests.support.nodes import Node
-from tests.support.served import Served, digest_of, signed
+from tests.support.served import Served, digest_of, free_port, signed
 
 LISTED = ("@request-target", "date", "digest")
 BODY = b'{"amount": 100}'
@@ -81,27 +80,26 @@ def test_equal_gets_in_one_second_are_alike(gateway: Served) -> None:
     assert storm(gateway.port, [raw("GET", "/read", headers)] * 10) == {200: 10}
 
 
-def test_two_workers_with_the_memory_store_refuse_rather_than_let_one_pass_each(node: Node) -> None:
-    with serve(node, "memory") as served:
-        served.setup(node.address, plugin=PLUGIN)
-        assert storm(served.port, [post("/memory")] * 10) == {503: 10}
-        headers = signed("GET", "/read", listed=LISTED, headers={"digest": digest_of(b"")})
-        assert storm(served.port, [raw("GET", "/read", headers)]) == {200: 1}, "nothing is asked of the store"
-        output = served.manage("check", check=False)
-        served.environment["WEB_CONCURRENCY"] = "2"
-        assert "hmac_gateway.W001" not in output
-        assert "hmac_gateway.W001" in served.manage("check", check=False)
-
-
-def test_a_store_that_is_away_refuses(node: Node) -> None:
-    from tests.support.served import free_port
-
-    with serve(node, f"redis://127.0.0.1:{free_port()}/0") as served:
-        served.setup(node.address, plugin=PLUGIN)
-        target = "/away"
+def test_stores_that_cannot_say_refuse_rather_than_let_one_pass_each(node: Node) -> None:
+    def refused(target: str) -> None:
         headers = signed("POST", target, listed=LISTED, headers={"digest": digest_of(BODY)})
         answer = served.get(target, headers, "POST", body=BODY)
         assert answer.status == 503
-        assert set(json.loads(answer.body)) == {"message"}
+        assert set(answer.json()) == {"message"}
         assert "redis" not in answer.body.decode().lower()
-        assert storm(served.port, [post("/away?2")] * 20) == {503: 20}
+        assert storm(served.port, [post(f"{target}?2")] * 20) == {503: 20}
+        # Nothing is asked of the store for a method that is not protected.
+        headers = signed("GET", target, listed=LISTED, headers={"digest": digest_of(b"")})
+        assert storm(served.port, [raw("GET", target, headers)]) == {200: 1}
+
+    with serve(node, "memory") as served:
+        served.setup(node.address, plugin=PLUGIN)
+        refused("/two-workers-share-no-memory")
+        assert served.stop() == 0
+        served.environment["HMAC_GATEWAY_REPLAY_STORE"] = f"redis://:not-to-be-shown@127.0.0.1:{free_port()}/0"
+        served.start()
+        refused("/redis-is-away")
+        served.stop()
+        log = served.log.read_text()
+        assert "the Redis replay store failed: ConnectionError" in log
+        assert "not-to-be-shown" not in log
