@@ -1,13 +1,14 @@
 """The engine's verdicts: who calls, what was covered, and what an adapter still has to do.
 
-Built by schemes, plugins and the gate; read by adapters. Standard library only.
+Built by schemes, plugins and the gate; read by adapters. Standard library only. What is built for every request is
+a named tuple: a frozen dataclass takes twice as long to make.
 """
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from .credential import Consumer, Credential
 from .macs import DIGESTS, encode_base64
@@ -75,8 +76,7 @@ class Failure:
     facts: dict[str, object] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Verified:
+class Verified(NamedTuple):
     """A signature that holds. `covered` are the header names and components it covers, lower case."""
 
     credential: Credential
@@ -85,8 +85,7 @@ class Verified:
     replay: Replay | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(NamedTuple):
     """Who a request comes from. Applications see only this.
 
     `consumer` is None where no plugin asked; `credential` is None for an anonymous consumer.

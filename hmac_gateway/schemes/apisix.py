@@ -31,6 +31,11 @@ _WORD: Final = "Signature"
 # The lookbehind keeps a long run of letters from being tried at each of them (quadratic time).
 # One match a piece: it runs on to the next comma, and no value holds one.
 _FIELDS: Final = re.compile(r'(?<![A-Za-z0-9])([A-Za-z0-9]+)="([^",]*)"[^,]*')
+_NAMES: Final = ("keyId", "algorithm", "headers", "signature")
+#: The order and form in which every documented client writes them: one match instead of a search for each.
+_USUAL: Final = re.compile(
+    r'Signature[ \t]+keyId="([^",]*)",[ \t]*algorithm="([^",]*)",[ \t]*headers="([^",]*)",[ \t]*signature="([^",]*)"'
+)
 #: As many listed components as APISIX can see headers; more would let a short request buy an endless signing string.
 _MOST: Final = 100
 _TWICE: Final = re.compile(r",[ \t]*Signature[ \t]")
@@ -46,20 +51,24 @@ def parse(message: Message) -> Claim | Failure | None:
     text = message.get("authorization")
     if text is None:
         return None
-    if not text.startswith(_WORD):
-        return Failure(Reason.WRONG_SCHEME)
-    rest = text[len(_WORD) :]
-    if rest and rest[0] not in " \t":
-        return Failure(Reason.MALFORMED_AUTHORIZATION, "no blank follows the word Signature")
-    found: dict[str, str] = dict(_FIELDS.findall(rest))
-    if _WORD in rest and _TWICE.search(rest):
-        # Two headers that the server has joined, as WSGI servers do.
-        return Failure(Reason.DUPLICATE_HEADER, facts={"header": "authorization"})
-    listed = found.get("headers")
+    usual = _USUAL.fullmatch(text)
+    if usual is not None:
+        key_id, algorithm, listed, signature = usual.groups()
+    else:
+        if not text.startswith(_WORD):
+            return Failure(Reason.WRONG_SCHEME)
+        rest = text[len(_WORD) :]
+        if rest and rest[0] not in " \t":
+            return Failure(Reason.MALFORMED_AUTHORIZATION, "no blank follows the word Signature")
+        found: dict[str, str] = dict(_FIELDS.findall(rest))
+        if _WORD in rest and _TWICE.search(rest):
+            # Two headers that the server has joined, as WSGI servers do.
+            return Failure(Reason.DUPLICATE_HEADER, facts={"header": "authorization"})
+        key_id, algorithm, listed, signature = [found.get(name, "") for name in _NAMES]
     headers = tuple(listed.split(" ")) if listed else ()
     if len(headers) > _MOST:
         return Failure(Reason.MALFORMED_AUTHORIZATION, f"more than {_MOST} components are listed")
-    return Claim(found.get("keyId", ""), found.get("algorithm", ""), headers, found.get("signature", ""))
+    return Claim(key_id, algorithm, headers, signature)
 
 
 def cover(message: Message, claim: Claim) -> Cover:

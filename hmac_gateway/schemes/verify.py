@@ -118,7 +118,7 @@ def _matches(
     if credential is None:
         secrets: tuple[bytes, ...] = (DUMMY_SECRET,)
     else:
-        secrets = tuple(secret.reveal() for secret in credential.open_secrets(now))
+        secrets = tuple([secret.reveal() for secret in credential.open_secrets(now)])
         if not secrets:
             return Failure(Reason.SECRET_UNAVAILABLE, f"credential {credential.id}")
     theirs = b"" if received is None else received

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -96,7 +94,7 @@ def test_secrets_do_not_show() -> None:
 
 def test_verdicts_are_frozen() -> None:
     for value, field in ((NOBODY, "anonymous"), (Replay("k", 1), "ttl"), (Consumer("1", "a"), "username")):
-        with pytest.raises(dataclasses.FrozenInstanceError):
+        with pytest.raises(AttributeError):
             setattr(value, field, "x")
 
 
