@@ -83,6 +83,9 @@ def explain(
     trace = Trace()
     hints: list[str] = []
     try:
+        "".join([message.method, message.target, *(text for pair in message.headers for text in pair)]).encode(
+            "latin-1"
+        )
         result = check_head(message, scheme, policy, lookup, now, trace)
         if not trace.strings:
             trace.strings += _strings(message, scheme)

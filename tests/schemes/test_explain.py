@@ -605,10 +605,10 @@ def test_nothing_raises(header: str, date: str, target: str, string: bytes | Non
     assert result.verdict in ("accepted", "refused", "no credentials")
     assert not any("no further explanation" in hint for hint in result.hints)
     assert SECRET not in repr(result)
-    policy = Policy(frozenset(ALGORITHMS), validate_body=body is not None)
-    try:
-        found = check_head(message, SCHEME, policy, {"key-1": credential("key-1", SECRET.encode())}.get, NOW)
-    except UnicodeEncodeError:
+    if max(target, default="") > "\xff":
+        assert result.reason == Reason.MALFORMED
         return
+    policy = Policy(frozenset(ALGORITHMS), validate_body=body is not None)
+    found = check_head(message, SCHEME, policy, {"key-1": credential("key-1", SECRET.encode())}.get, NOW)
     if isinstance(found, Failure):
         assert result.reason == found.reason
