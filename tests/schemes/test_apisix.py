@@ -842,3 +842,17 @@ def test_arbitrary_bytes_are_refused_and_never_raise(text: str, target: bytes, d
 def test_fields_in_any_order_never_raise(fields: list[str], joint: str) -> None:
     result = check_head(sent("Signature " + joint.join(fields)), SCHEME, policy(), knows(), NOW)
     assert isinstance(result, Failure)
+
+
+quoted = st.text(st.characters(max_codepoint=255, exclude_characters='",'), max_size=10)
+
+
+@settings(deadline=None)
+@given(quoted, quoted, quoted, quoted, st.sampled_from([",", ", ", ",\t"]))
+def test_the_usual_form_is_read_as_any_other(
+    key_id: str, algorithm: str, listed: str, signature: str, joint: str
+) -> None:
+    fields = [f'keyId="{key_id}"', f'algorithm="{algorithm}"', f'headers="{listed}"', f'signature="{signature}"']
+    usual = claim_of("Signature " + joint.join(fields))
+    assert usual == claim_of("Signature " + joint.join(reversed(fields)))
+    assert usual == claim_of("Signature x=1," + joint.join(fields) + ",")
