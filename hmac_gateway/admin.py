@@ -6,6 +6,7 @@ from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest
+from django.utils import timezone
 from django.utils.html import format_html
 
 from .admin_base import EntityAdmin, ReadOnlyAdmin, ShowsSecretsOnce, show_once
@@ -64,11 +65,15 @@ class WorkerStatusAdmin(ReadOnlyAdmin):
 class RejectionAdmin(ReadOnlyAdmin):
     """Refused requests, newest first."""
 
-    list_display = ["at", "status", "reason", "plugin", "method", "path", "route_id", "lane", "request_id"]
+    list_display = ["when", "status", "reason", "method", "path", "route_id", "request_id"]
     list_filter = ["reason", "plugin", "status", "lane", "at"]
     search_fields = ["request_id", "path"]
     # Opened by the debugger alone.
     exclude = ["sealed_request"]
+
+    @admin.display(description="at", ordering="at")
+    def when(self, obj: Rejection) -> str:
+        return f"{timezone.localtime(obj.at):%Y-%m-%d %H:%M:%S}"
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
         return [*super().get_readonly_fields(request, obj), "explanation"]

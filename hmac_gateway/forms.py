@@ -154,10 +154,19 @@ class EntityForm(BaseModelForm):
 
 
 class PluginForm(EntityForm):
-    """A plugin attached somewhere: the name is chosen among those that are available."""
+    """A plugin attached somewhere: the name is chosen among those that are available.
+
+    A new one proposes more than the original's defaults: what hmac-auth should cover on most routes.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if "config" in self.fields:
+            self.fields["config"].help_text = "{} takes the defaults of the original."
+            if self.instance._state.adding and not self.initial.get("config"):
+                from .plugins.hmac_auth import PROPOSED
+
+                self.initial["config"] = PROPOSED
         if "name" in self.fields:
             # Imported late: forms are loaded with the admin, plugins with the engine.
             from .conf import conf

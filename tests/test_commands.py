@@ -237,3 +237,36 @@ def test_module_entry_lists_its_commands() -> None:
     result = subprocess.run([sys.executable, "-m", "hmac_gateway"], cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 2
     assert {"demo", "serve", "sign", "explain"} <= set(result.stderr.replace(",", " ").split())
+
+
+# --- encryption keys ---
+
+
+OLD, NEW = "dGVzdC1rZXktdGVzdC1rZXktdGVzdC1rZXktdGVzdDE=", "bmV3LWtleS1uZXcta2V5LW5ldy1rZXktbmV3LWtleTE="
+
+
+def test_old_encryption_key_can_go_after_rotation(kept: str, settings: Any) -> None:
+    from hmac_gateway.runtime import Runtime
+
+    settings.HMAC_GATEWAY = {**settings.HMAC_GATEWAY, "ENCRYPTION_KEYS": [NEW, OLD]}
+    out, code = run("hmac_rotate_keys", "--json")
+    assert code == 0
+    assert json.loads(out)["hmac_consumers.Credential"] == 1
+    settings.HMAC_GATEWAY = {**settings.HMAC_GATEWAY, "ENCRYPTION_KEYS": [NEW]}
+    runtime = Runtime()
+    assert runtime.refresh(), runtime.problems
+    assert runtime.snapshot is not None
+    credential = runtime.snapshot.lookups["hmac-auth"]("client-1")
+    assert credential is not None
+    assert [secret.reveal() for secret in credential.open_secrets(0.0)] == [b"my-hmac-secret"]
+    out, _ = run("hmac_explain", "--request-id", kept)
+    assert "GET /anything/x" in out
+
+
+def test_rotation_without_the_sealing_key_changes_nothing(settings: Any) -> None:
+    model = apps.get_model("hmac_consumers.Credential")
+    before = model.objects.get().sealed_secret
+    settings.HMAC_GATEWAY = {**settings.HMAC_GATEWAY, "ENCRYPTION_KEYS": [NEW]}
+    with pytest.raises(CommandError, match="put the key that sealed it behind the newest"):
+        run("hmac_rotate_keys")
+    assert model.objects.get().sealed_secret == before

@@ -36,6 +36,14 @@ DEFAULT_SKEW: Final = 300
 DEFAULT_MAX_BODY: Final = 64 * 1024 * 1024
 DEFAULT_REPLAY_METHODS: Final = ("POST", "PUT", "PATCH", "DELETE")
 
+#: What the console puts into a new one. The defaults sign the date alone, which lets a signature serve for another
+#: target; here: the target too, a strong hash, and no second use where a method changes something.
+PROPOSED: Final[dict[str, Any]] = {
+    "allowed_algorithms": ["hmac-sha256", "hmac-sha512"],
+    "signed_headers": ["@request-target", "date"],
+    "replay_protection": True,
+}
+
 _METHODS: Final = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "CONNECT", "TRACE", "PURGE"]
 _OURS: Final = {
     "require_signed_date": {"type": "boolean", "default": True},

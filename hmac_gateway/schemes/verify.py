@@ -53,7 +53,7 @@ def check_head(
     claim = scheme.parse(message)
     if claim is None or isinstance(claim, Failure):
         if trace is not None:
-            trace.step("authorization", False, f"a {scheme.name} signature", _sent(message), _note(claim))
+            trace.step("authorization", False, f"a signature of the {scheme.name} scheme", _sent(message), _note(claim))
         return claim
     if not claim.key_id or not claim.signature:
         missing = "keyId" if not claim.key_id else "signature"

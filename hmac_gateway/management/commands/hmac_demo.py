@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shlex
+import sys
 from typing import Any, Final
 
 from django.apps import apps
@@ -67,14 +69,12 @@ class Command(BaseCommand):
             raise CommandError("a listener could not be kept running; see the lines above")
 
     def _refuse_foreign_data(self) -> None:
-        for label, key, own in (
-            ("hmac_proxy.Route", "id", ROUTE),
-            ("hmac_proxy.Service", "id", SERVICE),
-            ("hmac_consumers.Consumer", "username", CONSUMER),
-        ):
-            model = apps.get_model(label)
-            # By the label, too: someone may have followed the guide by hand, under the same names.
-            foreign = model._default_manager.exclude(**{key: own, "labels": LABEL}).first()
+        """Only an empty configuration becomes the demo's; once it is, what people add to it may stay."""
+        # By the label: someone may have followed the guide by hand, under the same names.
+        if apps.get_model("hmac_proxy.Route")._default_manager.filter(pk=ROUTE, labels=LABEL).exists():
+            return
+        for label in ("hmac_proxy.Route", "hmac_proxy.Service", "hmac_consumers.Consumer"):
+            foreign = apps.get_model(label)._default_manager.first()
             if foreign is not None:
                 raise CommandError(
                     f"the database holds other configuration ({label.split('.')[1].lower()} {foreign}); "
@@ -140,13 +140,19 @@ class Command(BaseCommand):
         self.stdout.write(
             f"\nA signed request, good for five minutes, is answered with 200:\n\ncurl -i {url}{headers}\n"
             f"\nAn unsigned one is answered with 401:\n\ncurl -i {url}\n"
-            f"\nAnother signed one: python manage.py hmac_sign GET {url}\n"
+            f"\nAnother signed one: {_python()} manage.py hmac_sign GET {url}\n"
             "\nready; stop with Ctrl-C"
         )
         self.stdout.flush()
 
 
+def _python() -> str:
+    """This interpreter as one would type it here."""
+    here = os.path.relpath(sys.executable)
+    return sys.executable if here.startswith("..") else here
+
+
 def _password_text(password: str | None) -> str:
     if password is None:
-        return "password as printed at the first start (python manage.py changepassword admin makes another)"
+        return f"password as printed at the first start ({_python()} manage.py changepassword {ADMIN} makes another)"
     return f"password {password} (shown only now)"
