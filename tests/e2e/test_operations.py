@@ -99,7 +99,8 @@ def test_a_killed_worker_takes_nobody_along_and_comes_back(two_workers: Served) 
     os.kill(victim, signal.SIGKILL)
     wait_until(lambda: not alive(victim))
     later = len(load.outcomes) + 8
-    wait_until(lambda: victim not in two_workers.worker_pids() and len(two_workers.worker_pids()) == 2)
+    # Its successor takes its place in the list: the dead one is not waited for.
+    wait_until(lambda: victim not in two_workers.worker_pids() and len(two_workers.worker_pids()) == 2, 20)
     [new] = set(two_workers.worker_pids()) - before
     # The one that came back gets requests as well.
     wait_until(lambda: len({outcome.worker for outcome in load.outcomes if outcome.status} - at_kill) == 1)
