@@ -25,7 +25,6 @@ DEFAULTS: dict[str, Any] = {
     "ADMIN_KEY": None,
     "REFRESH_SECONDS": 0.25,
     "ACCESS_LOG": True,
-    "ENV_PREFIX": "GATEWAY_SECRET_",
     "WORKERS": 1,
 }
 
@@ -97,11 +96,6 @@ class Conf:
     def access_log(self) -> bool:
         """Whether the gateway writes one JSON line per request."""
         return bool(self._get("ACCESS_LOG"))
-
-    @property
-    def env_prefix(self) -> str:
-        """The prefix a name in `$env://NAME` must have."""
-        return str(self._get("ENV_PREFIX"))
 
     @property
     def workers(self) -> int:

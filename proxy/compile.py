@@ -12,6 +12,7 @@ from ipaddress import ip_network
 from typing import Any, Final
 
 from hmac_gateway import plugins as plugin_registry
+from hmac_gateway.conf import conf
 from hmac_gateway.core.errors import ConfigError
 from hmac_gateway.expr import compile_expr
 from hmac_gateway.gate import Pipeline, Step, pipeline
@@ -126,7 +127,10 @@ def _named(what: str, build: Any, *args: Any) -> Any:
 def _compile_step(row: Row, meta: Mapping[str, Any]) -> Step:
     plugin_registry.validate_config(row["name"], row["config"], row["dialect"])
     plugin = plugin_registry.get(row["name"])
-    config = plugin.compile(row["config"], row["dialect"])
+    # The site's limit on bodies that are read to be checked stands in where the plugin's own field is not given.
+    limited = "max_req_body_size" in plugin.config_schema[row["dialect"]]["properties"]
+    given = {"max_req_body_size": conf.max_body, **row["config"]} if limited else row["config"]
+    config = plugin.compile(given, row["dialect"])
     priority = row["priority"]
     if priority is None:
         priority = meta.get("priority", plugin.priority[row["dialect"]])

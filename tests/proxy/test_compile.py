@@ -432,3 +432,15 @@ def test_expired_plugin_config_does_not_open_its_routes(rows: Rows, change: dict
     rows.route(plugin_config_id="b")
     routes = compiled(rows).routes.routes
     assert all(route.pipeline for route in routes)
+
+
+@pytest.mark.parametrize(("config", "expected"), [({}, 1000), ({"max_req_body_size": 7}, 7)])
+def test_sites_body_limit_stands_in_for_the_plugins(
+    rows: Rows, settings: Any, config: dict[str, Any], expected: int
+) -> None:
+    settings.HMAC_GATEWAY = {**settings.HMAC_GATEWAY, "MAX_BODY": 1000}
+    rows.upstream()
+    rows.route(upstream_id="u")
+    rows.plugin("route:r", {"validate_request_body": True, **config})
+    (step,) = only(rows).pipeline
+    assert step.config.policy.max_body == expected
