@@ -345,3 +345,9 @@ def test_form_fields(field: Any, typed: str, value: Any) -> None:
     assert not field.has_changed(value, typed)
     assert field.has_changed(value, '["other"]' if isinstance(field, JsonField) else "other")
     assert field.clean(field.prepare_value(value)) == value
+
+
+@pytest.mark.django_db
+def test_the_consoles_root_leads_to_the_admin(client: Client) -> None:
+    answer = client.get("/")
+    assert (answer.status_code, answer.headers["Location"]) == (302, "/admin/")
