@@ -421,3 +421,12 @@ def test_replayed_upload_is_refused(gateway: Proxied) -> None:
         again = gateway.ask("POST", "/x", host, list(headers.items()), body)
         assert (again.status, again.json()) == (401, {"message": "client request can't be validated: replayed"})
         assert len(upstream.peers) == 1
+
+
+def test_replay_of_a_request_whose_body_nobody_checks_is_refused(gateway: Proxied) -> None:
+    with Upstream(sum_up) as upstream:
+        host = gateway.lead(upstream.port, plugin={"replay_protection": True})
+        headers = list(signed("POST", "/x").items())
+        statuses = [gateway.ask("POST", "/x", host, headers, b"once").status for _ in range(2)]
+        assert statuses == [200, 401]
+        assert len(upstream.peers) == 1

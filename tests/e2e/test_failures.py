@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Iterator
-from threading import Event
+from threading import Barrier, Event
 from typing import Any
 
 import pytest
@@ -316,6 +316,26 @@ def test_stale_connection_is_replaced_for_a_get(gateway: Proxied) -> None:
         assert gateway.ask("GET", "/2", host).body == b"ok"
         assert len(upstream.peers) == 2
         assert seen(upstream.peers[1]).target == "/2"
+
+
+def test_stale_connection_is_replaced_by_a_new_one_not_by_another_idle_one(gateway: Proxied) -> None:
+    both = Barrier(2)
+
+    def script(peer: Peer) -> None:
+        peer.read_head()
+        both.wait(10)  # so that there are two connections
+        peer.send(OK)
+        peer.read_head()
+
+    with Upstream(script, script, answer(OK)) as upstream:
+        host = gateway.lead(upstream.port)
+        with gateway.client() as one, gateway.client() as two:
+            for client in (one, two):
+                client.send(request_bytes("GET", "/1", host))
+            assert one.answer().status == two.answer().status == 200
+            assert one.ask("GET", "/2", host).status == 200
+        assert sum(b"GET /2 " in peer.received for peer in upstream.peers[:2]) == 1
+        assert seen(upstream.peers[2]).target == "/2"
 
 
 def test_stale_connection_is_replaced_for_a_spooled_body(gateway: Proxied) -> None:
