@@ -113,6 +113,16 @@ def test_whole_numbers_may_be_written_with_a_point() -> None:
         ("replay_methods", []),
         ("replay_methods", ["POST", "POST"]),
         ("validate_request_body", 1),
+        ("allowed_algorithms", {}),
+        ("signed_headers", {}),
+        ("max_req_body_size", "1"),
+        ("realm", 5),
+        ("anonymous_consumer", 5),
+        ("require_signed_date", "no"),
+        ("require_signed_digest", "no"),
+        ("replay_protection", "yes"),
+        ("replay_methods", "POST"),
+        ("expose_reason", 1),
     ],
 )
 def test_wrong_configuration_names_the_field(field: str, value: Any) -> None:
@@ -146,6 +156,11 @@ def test_an_unknown_dialect() -> None:
 
 def test_validate_config_checks_meta_too() -> None:
     validate_config("hmac-auth", {"_meta": {"priority": 1, "error_response": {"message": "no"}}}, "apisix")
+    validate_config("hmac-auth", {"_meta": {"error_response": "no", "filter": [], "pre_function": "return"}}, "apisix")
+    for name in ("disable", "priority", "error_response", "filter", "pre_function"):
+        with pytest.raises(ConfigError) as caught:
+            validate_config("hmac-auth", {"_meta": {name: 1.5}}, "apisix")
+        assert caught.value.field == f"_meta.{name}"
     for meta, field in (({"disable": 1}, "_meta.disable"), ({"typo": 1}, "_meta.typo"), ([], "_meta.configuration")):
         with pytest.raises(ConfigError) as caught:
             validate_config("hmac-auth", {"_meta": meta}, "apisix")
@@ -181,6 +196,14 @@ def test_credentials() -> None:
         assert caught.value.field == field
         assert "topsecret" not in str(caught.value)
         assert "topsecret" not in repr(caught.value.args)
+    for wrong, given in (
+        ({"key_id": "", "secret_key": "s"}, ""),
+        ({"key_id": "k"}, None),
+        ({"key_id": "k", "secret_key": "s" * 257}, "********"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            validate_credential("hmac-auth", wrong)
+        assert caught.value.given == given
 
 
 def test_it_is_registered_under_its_name() -> None:
