@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from django import forms
 from django.apps import apps
 from django.contrib import admin
+from django.contrib.admin.utils import flatten
 from django.db import models
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -71,7 +72,21 @@ class InlineFormSet(BaseFormSet):
         self.instance.pk = key
 
 
-class TabularInline(JsonFields, BaseTabular):
+class _KeyedInline:
+    """An inline of rows whose key is an ordinary field.
+
+    Django writes the hidden key that tells a form which row it is about only for keys that the inline excludes.
+    """
+
+    model: type[models.Model]
+
+    def get_exclude(self, request: HttpRequest, obj: models.Model | None = None) -> list[str]:
+        key = self.model._meta.pk.name
+        shown = flatten(self.get_fields(request, obj))  # type: ignore[attr-defined]
+        return [*(super().get_exclude(request, obj) or ()), *([] if key in shown else [key])]  # type: ignore[misc]
+
+
+class TabularInline(_KeyedInline, JsonFields, BaseTabular):
     """Rows of a parent's page."""
 
     form = EntityForm
@@ -80,7 +95,7 @@ class TabularInline(JsonFields, BaseTabular):
     show_change_link = True
 
 
-class StackedInline(JsonFields, BaseStacked):
+class StackedInline(_KeyedInline, JsonFields, BaseStacked):
     """Blocks of a parent's page."""
 
     form = EntityForm

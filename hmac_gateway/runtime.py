@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -55,6 +56,7 @@ class Mirror:
         self.models: dict[str, type[Model]] = {name: apps.get_model(app_label, name) for name in names}
         self.rows: dict[str, dict[Any, dict[str, Any]]] = {name: {} for name in names}
         self.changes: dict[str, set[Any]] = {name: set() for name in names}
+        self._fresh = True
 
     def read(self, since: int, using: str) -> None:
         """Take in what was written and deleted after version `since`; below zero: everything."""
@@ -82,6 +84,17 @@ class Mirror:
             if key in rows and rows[key]["changed_at_version"] <= version:
                 del rows[key]
                 self.changes[name].add(key)
+
+    @property
+    def changed(self) -> bool:
+        """Whether there is something to compile; a mirror that never was compiled is itself a change."""
+        return self._fresh or any(self.changes.values())
+
+    def forget_changes(self) -> None:
+        """What changed so far is compiled."""
+        self._fresh = False
+        for keys in self.changes.values():
+            keys.clear()
 
 
 class Runtime:
@@ -177,7 +190,7 @@ class Runtime:
                 raise Unreadable("the configuration changes faster than it can be read")
         self._read_at = time.time()
         self._check_keys(canary)
-        pending = any(self._people.changes.values()) or any(self._ways.changes.values())
+        pending = self._people.changed or self._ways.changed
         if self.snapshot is not None and not pending and not expired and self.snapshot.version == self._version:
             return
         self._compile(now)
@@ -192,27 +205,39 @@ class Runtime:
             self._canary = canary
 
     def _compile(self, now: float) -> None:
-        people, ways = self._people, self._ways
-        self._people_compiler.update(people.rows, people.changes)
+        people, ways, last = self._people, self._ways, self.snapshot
+        if last is None or people.changed:
+            self._people_compiler.update(people.rows, people.changes)
+            found, consumers = lookups(self._people_compiler.credentials()), self._people_compiler.consumers()
+            people.forget_changes()
+            if last is not None:
+                # Who may call is taken in before where calls go: a row that keeps the routes from being compiled
+                # must not keep a revocation from being enforced. The version stays, so it shows as not current.
+                last = replace(last, lookups=found, consumers=consumers)
+                self._publish(last)
+        else:
+            found, consumers = last.lookups, last.consumers
         expired = self._next_expiry is not None and now >= self._next_expiry
-        if self.snapshot is None or expired or any(ways.changes.values()):
+        if last is None or expired or ways.changed:
             self._ways_compiler.update(ways.rows, now)
             self._next_expiry = self._ways_module.next_expiry(ways.rows, now)
+            ways.forget_changes()
         compiler = self._ways_compiler
-        snapshot = Snapshot(
-            version=self._version,
-            routes=compiler.routes,
-            site=compiler.site,
-            lookups=lookups(self._people_compiler.credentials()),
-            consumers=self._people_compiler.consumers(),
-            global_pipelines=compiler.global_pipelines,
-            require_same_consumer=conf.require_same_consumer,
-            compiled_at=now,
-            upstreams=compiler.upstreams,
+        self._publish(
+            Snapshot(
+                version=self._version,
+                routes=compiler.routes,
+                site=compiler.site,
+                lookups=found,
+                consumers=consumers,
+                global_pipelines=compiler.global_pipelines,
+                require_same_consumer=conf.require_same_consumer,
+                compiled_at=now,
+                upstreams=compiler.upstreams,
+            )
         )
-        for mirror in (people, ways):
-            for keys in mirror.changes.values():
-                keys.clear()
+
+    def _publish(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
         for listener in self.listeners:
             try:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hmac_gateway.core.errors import ConfigError
 from hmac_gateway.core.message import Message
 from hmac_gateway.expr import compile_expr
+from tests.support.fuzz import examples
 
 
 def request(
@@ -163,6 +164,7 @@ def test_no_condition_holds() -> None:
         ("http_host", "Api.Example.com:8080"),
         ("cookie_a", "3"),  # the last
         ("cookie_b", '"2"'),
+        ("cookie_d", "4"),
     ],
 )
 def test_names(name: str, value: str) -> None:
@@ -170,7 +172,7 @@ def test_names(name: str, value: str) -> None:
         "x=1&x=2&y=%41+b&z",
         ("X-Custom-A", "one"),
         ("x-custom-a", "two"),
-        ("Cookie", 'a=1; b="2";c'),
+        ("Cookie", 'a=1; b="2";c; \t d \t= 4 '),
         ("Cookie", "a=3"),
         path="//a%20b/c",
     )
@@ -306,10 +308,21 @@ def test_nesting_has_an_end() -> None:
         rule = [rule]
     with pytest.raises(ConfigError):
         compile_expr(rule)
-    rule = ["arg_k", "==", "v"]
-    for _ in range(30):
-        rule = [rule]
-    assert compile_expr(rule)(request("k=v"))
+    for depth, fits in ((32, True), (33, False)):
+        rule = ["arg_k", "==", "v"]
+        for _ in range(depth):
+            rule = [rule]
+        if fits:
+            assert compile_expr(rule)(request("k=v"))
+        else:
+            with pytest.raises(ConfigError):
+                compile_expr(rule)
+
+
+def test_a_regex_may_be_as_long_as_said() -> None:
+    assert compile_expr([["arg_k", "~~", "a" * 1024]])(request("k=" + "a" * 1024))
+    with pytest.raises(ConfigError):
+        compile_expr([["arg_k", "~~", "\u20ac" * 342]])  # 1026 bytes
 
 
 def test_a_regex_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,7 +358,7 @@ rules = st.recursive(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     rules,
     st.text(st.characters(max_codepoint=255), max_size=20),

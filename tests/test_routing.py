@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from hmac_gateway.core.message import Message
 from hmac_gateway.routing import Route, Router, _Paths, host_of
+from tests.support.fuzz import examples
 
 
 def route(name: str, *paths: str, hosts: Sequence[str] = (), **more: Any) -> Route:
@@ -201,7 +202,7 @@ def tables(draw: st.DrawFn) -> list[Route]:
     ]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(
     tables(),
     st.randoms(use_true_random=False),

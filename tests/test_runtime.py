@@ -409,6 +409,27 @@ def test_a_bad_row_is_named_and_the_last_good_snapshot_stays(
     assert routes(view) == {"r", "more"}
 
 
+def test_a_revocation_does_not_wait_for_a_bad_route() -> None:
+    credential = make_credential()
+    Routes.create(id="r", paths=["/r"])
+    view = good()
+    before = view.snapshot
+    assert before is not None
+    mend = spoil_plugin(Plugins.create(name="hmac-auth", route_id="r"))
+    credential.enabled = False
+    credential.save()
+    assert not view.refresh()
+    revoked = found(view)
+    assert revoked is not None and not revoked.enabled
+    # The rest is the last good one, and it does not pass for current.
+    assert view.snapshot is not None
+    assert view.snapshot.routes is before.routes
+    assert view.snapshot.version == before.version
+    mend()
+    assert view.refresh()
+    assert view.snapshot.version > before.version
+
+
 def test_a_bad_row_at_the_first_start_serves_nothing() -> None:
     Routes.create(id="r", paths=["/r"])
     mend = spoil_plugin(Plugins.create(name="hmac-auth", route_id="r"))

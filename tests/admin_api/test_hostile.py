@@ -12,6 +12,7 @@ from hypothesis.extra.django import TestCase
 from hmac_gateway.admin_api import apisix_schemas as schemas
 from hmac_gateway.admin_api.apisix_resources import CREDENTIALS, RESOURCES
 from hmac_gateway.plugins.hmac_auth import APISIX_SCHEMA
+from tests.support.fuzz import examples
 
 from .support import Api
 
@@ -39,7 +40,6 @@ ANY = st.recursive(LEAF, lambda inner: st.lists(inner, max_size=4) | st.dictiona
 
 WORDS = st.sampled_from(["/x", "/a*", "a.example", "127.0.0.1", "uri", "x-user", "10.0.0.0/8", "é", "a b", "1", "/ü"])
 STORABLE = WORDS | st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=12)
-
 
 #: Keys whose values have rules that no schema says; filled below.
 SPECIAL: dict[str, Any] = {}
@@ -184,7 +184,7 @@ class Hostile(TestCase):
         ):
             assert self.api.put(path, doc).status_code == 201
 
-    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples(40), deadline=None, suppress_health_check=list(HealthCheck))
     @given(documents(), st.sampled_from(["PUT", "PATCH", "POST"]))
     def test_documents(self, case: tuple[str, Any], method: str) -> None:
         path, doc = case
@@ -204,7 +204,7 @@ class Hostile(TestCase):
         other = self.api.call(method, path if method != "POST" else path.rpartition("/")[0], dump(doc))
         assert other.status_code < 500, (method, case, other.content)
 
-    @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples(30), deadline=None, suppress_health_check=list(HealthCheck))
     @given(
         st.sampled_from(["GET", "PUT", "POST", "PATCH", "DELETE"]),
         st.lists(st.sampled_from([*RESOURCES, "credentials", "c", "1"]) | st.text(max_size=8), max_size=5),

@@ -22,6 +22,7 @@ from hmac_gateway.core.trace import Trace
 from hmac_gateway.schemes import SCHEMES, apisix, verify
 from hmac_gateway.schemes.base import Claim
 from hmac_gateway.schemes.verify import Policy, check_head
+from tests.support.fuzz import examples
 
 from ..support.engine import ALICE, DATE, NOW, authorization, credential, signed, vectors
 from ..support.naive_verifier import accepts
@@ -694,7 +695,7 @@ def both(
     return ours, accepts(method, target, headers, keys, NOW, allowed=sorted(ALL), body=body, **rules)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(requests())
 def test_what_is_signed_is_accepted_by_both(
     request_: tuple[str, str, list[tuple[str, str]], list[str], str, bytes, str],
@@ -786,7 +787,7 @@ def mutated(draw: st.DrawFn) -> tuple[str, str, list[tuple[str, str]]]:
     return method, target, headers
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     mutated(),
     st.sampled_from([None, b"hello", b""]),
@@ -813,7 +814,7 @@ def test_whatever_we_accept_the_naive_one_accepts(
     assert ours <= naive
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(
     st.one_of(
         st.text(st.characters(max_codepoint=255)), st.text(st.characters(max_codepoint=255)).map("Signature ".__add__)

@@ -22,6 +22,7 @@ from hmac_gateway.schemes import SCHEMES
 from hmac_gateway.schemes import explain as module
 from hmac_gateway.schemes.explain import Explanation, explain, visible
 from hmac_gateway.schemes.verify import Policy, check_head
+from tests.support.fuzz import examples
 
 from ..support.engine import DATE, NOW, authorization, credential, mac64, signed
 
@@ -251,6 +252,29 @@ def test_combined_mistakes_are_all_named() -> None:
 def test_the_fewest_mistakes_are_named() -> None:
     hints = told(request(sign(right()[:-1]))).hints
     assert hints == ("the final newline is missing",)
+
+
+@pytest.mark.parametrize("name", ["Kong's string", "Kong's request-line", "cavage"])
+def test_another_formats_string_is_one_mistake(name: str) -> None:
+    hints = told(MISTAKES[name][1]).hints
+    assert len([hint for hint in hints if "the string is" in hint]) == 1
+    assert not any("final newline is missing" in hint or "HTTP version is no part" in hint for hint in hints)
+
+
+def test_many_lines_sorted() -> None:
+    extra = tuple((f"X-{name}", name) for name in "cab")
+    listed = f"{LISTED} x-c x-a x-b"
+    lines = right().splitlines(keepends=True)[1:] + [f"x-{name}: {name}\n" for name in "cab"]
+    by_name = sorted(zip(listed.split(), lines, strict=True))
+    hints = told(request(sign("key-1\n" + "".join(line for _, line in by_name)), listed, extra=extra)).hints
+    assert hints == ("the lines are sorted; they stand in the order of headers=",)
+
+
+def test_a_header_found_by_its_underscore_is_not_absent() -> None:
+    message = request(sign(right() + "x_a: 1\n"), LISTED + " x_a", extra=(("X-A", "1"),))
+    assert told(message).verdict == "accepted"
+    wrong = request(sign((right() + "x_a: 1\n")[:-1]), LISTED + " x_a", extra=(("X-A", "1"),))
+    assert told(wrong).hints == ("the final newline is missing",)
 
 
 def test_the_previous_secret_is_tried_too() -> None:
@@ -582,7 +606,7 @@ text = st.text(st.characters(max_codepoint=0x2000), max_size=30)
 raw = st.text(st.characters(max_codepoint=255), max_size=30)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     st.one_of(
         raw,
