@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from proxy.gateway import LINGER_SECONDS
 from tests.support.certificates import Authority
 from tests.support.proxied import OK, Proxied, Upstream, seen, wait_for
 from tests.support.raw_client import RawAnswer, request_bytes
@@ -129,11 +130,13 @@ def test_expect_is_answered_here_and_not_passed_on(gateway: Proxied) -> None:
         assert seen(upstream.peer()).get("expect") is None
 
 
-def test_body_of_a_refused_request_is_not_asked_for(gateway: Proxied) -> None:
+def test_body_of_a_refused_request_is_neither_asked_for_nor_waited_for(gateway: Proxied) -> None:
+    host = gateway.lead(plugin={})
     with gateway.client() as client:
-        client.send(request_bytes("POST", "/", "nobody.test", [("expect", "100-continue"), ("content-length", "4")]))
+        client.send(request_bytes("POST", "/", host, [("expect", "100-continue"), ("content-length", "4")]))
         found = client.answer()
-    assert (found.status, found.interim) == (404, [])
+        assert (found.status, found.interim) == (401, [])
+        assert gateway.access_line(host)["duration_ms"] < LINGER_SECONDS * 1000
 
 
 def test_refusal_reaches_a_client_that_is_still_sending(gateway: Proxied) -> None:

@@ -239,6 +239,19 @@ def test_client_that_leaves_ends_the_exchange(
         assert gateway.access_line(host)["status"] == 499
 
 
+@needs_curl
+def test_client_that_leaves_before_its_body_reaches_nobody(gateway: Proxied, authority: Authority) -> None:
+    with Upstream(answer(OK)) as upstream:
+        host = gateway.lead(upstream.port)
+        curl = Curl(authority, gateway, host, "/", "-T", "-", "-H", "Expect:")
+        with pytest.raises(subprocess.TimeoutExpired):
+            curl.process.wait(0.5)
+        curl.process.kill()
+        curl.process.communicate()
+        assert gateway.access_line(host)["status"] == 499
+        assert not upstream.peers
+
+
 def test_http_1_1_over_tls(gateway: Proxied) -> None:
     with Upstream(answer(OK)) as upstream:
         host = gateway.lead(upstream.port)
