@@ -173,7 +173,9 @@ class Connection(asyncio.Protocol):
         return True
 
     async def _send(self, data: bytes | memoryview) -> bool:
-        gone = self._head_done or self._closed
+        # A write that fails closes the transport at once, but `connection_lost` is only called by the loop, which a
+        # caller with all its data at hand never gives a turn.
+        gone = self._head_done or self._closed or self._transport.is_closing()
         if gone:
             return False
         self._transport.write(data)
@@ -189,7 +191,7 @@ class Connection(asyncio.Protocol):
                 self._send_deadline = inf
             if isinstance(self._failure, SendTimeout):
                 raise self._failure
-        return not (self._head_done or self._closed)
+        return not (self._head_done or self._closed or self._transport.is_closing())
 
     def finish(self) -> None:
         """The request body is whole: from now on the upstream's silence counts against `Timeouts.read`.
