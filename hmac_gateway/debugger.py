@@ -64,7 +64,8 @@ def explain_kept(snapshot: Snapshot, request_id: str, client_string: bytes | Non
     if kept is None:
         raise ConfigError("--request-id", request_id, "the X-Request-Id of a request refused within the last day")
     if not kept.sealed_request:
-        raise ConfigError("--request-id", request_id, "a request whose head was kept; no encryption key was set then")
+        missing = "a request whose head was kept; it was too long, or no encryption key was set"
+        raise ConfigError("--request-id", request_id, missing)
     try:
         head = json.loads(crypto.open_sealed(kept.sealed_request))
     except crypto.CannotOpen as error:

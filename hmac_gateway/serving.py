@@ -83,7 +83,7 @@ APPS: Final = {"gateway": _gateway, "console": _console, "status": _status, "ech
 async def serve(app: Any, listener: Listener, stopping: asyncio.Event | None = None) -> None:
     """Serve until SIGTERM, SIGINT, or `stopping` is set; requests that were read are finished first."""
     from granian.constants import HTTPModes, Interfaces, SSLProtocols
-    from granian.http import HTTP1Settings
+    from granian.http import HTTP1Settings, HTTP2Settings
     from granian.log import LogLevels
     from granian.server.embed import Server
 
@@ -96,6 +96,8 @@ async def serve(app: Any, listener: Listener, stopping: asyncio.Event | None = N
         websockets=False,
         backlog=1024,
         http1_settings=HTTP1Settings(header_read_timeout=HEAD_TIMEOUT * 1000, max_buffer_size=MAX_HEAD),
+        # Granian's default is 16 MiB.
+        http2_settings=HTTP2Settings(max_headers_size=MAX_HEAD),
         log_level=LogLevels.error,
         ssl_cert=Path(listener.cert) if listener.cert else None,
         ssl_key=Path(listener.key) if listener.key else None,

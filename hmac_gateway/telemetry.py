@@ -32,6 +32,9 @@ from .serving import WORKER
 #: Refusals kept per flush: the debugger needs examples, a flood needs no more rows.
 KEPT_REJECTIONS: Final = 50
 REJECTION_LIFE: Final = timedelta(days=1)
+#: Refusals kept at all, and characters of a head: who is refused must not be able to fill the database.
+MOST_REJECTIONS: Final = 10_000
+MOST_HEAD: Final = 16 * 1024
 COUNTER_LIFE: Final = timedelta(days=7)
 #: A worker that said nothing for this long is in trouble, and for this long: gone.
 HEARTBEAT_LATE: Final = timedelta(seconds=10)
@@ -148,7 +151,7 @@ class Telemetry:
 
 
 def _sealed(at: float, message: Message) -> str:
-    """A request's head for the debugger; "" where no key is configured to seal it with."""
+    """A request's head for the debugger; "" for a very long one, and where no key is configured to seal it with."""
     headers: Sequence[tuple[str, str]] = [pair for pair in message.headers if pair[0] not in _NOT_KEPT]
     head: dict[str, Any] = {
         "at": at,
@@ -159,8 +162,11 @@ def _sealed(at: float, message: Message) -> str:
         "http_version": message.http_version,
         "remote_addr": message.remote_addr,
     }
+    text = json.dumps(head)
+    if len(text) > MOST_HEAD:
+        return ""
     try:
-        return crypto.seal(json.dumps(head))
+        return crypto.seal(text)
     except ImproperlyConfigured:
         return ""
 
@@ -185,6 +191,9 @@ def prune() -> None:
     """Forget what is too old to be of use; counts are summed up, not lost."""
     now = timezone.now()
     Rejection._default_manager.filter(at__lt=now - REJECTION_LIFE).delete()
+    newest = Rejection._default_manager.order_by("-at").values_list("at", flat=True)
+    for at in newest[MOST_REJECTIONS : MOST_REJECTIONS + 1]:
+        Rejection._default_manager.filter(at__lte=at).delete()
     WorkerStatus._default_manager.filter(heartbeat_at__lt=now - 2 * HEARTBEAT_LIFE).delete()
     Tombstone._default_manager.filter(created_at__lt=now - timedelta(seconds=TOMBSTONE_LIFE)).delete()
     old = MinuteCounter._default_manager.filter(minute__gt=EPOCH, minute__lt=now - COUNTER_LIFE)

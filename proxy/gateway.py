@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any, Final, Protocol
@@ -68,6 +69,8 @@ CLIENT_LEFT: Final = 499
 #: Framing lines: the one for an unknown length, and those that no body follows.
 _CHUNKED: Final = "transfer-encoding: chunked\r\n"
 _NO_BODY: Final = ("", "content-length: 0\r\n")
+#: `host` or `host:port`; an address of IPv6 in brackets. Bytes beyond ASCII pass, since some clients send names so.
+_AUTHORITY: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&*+=\x80-\xff-]+)(?::[0-9]*)?")
 #: Answered by the gateway itself, before any route.
 RESERVED_PREFIX: Final = "/.hmac-gateway/"
 
@@ -350,6 +353,9 @@ class Gateway:
         if not message.authority and message.http_version == "1.1":
             # RFC 9112 3.2; where a request without one went would be a guess.
             return Rejected(Reason.MALFORMED, dialect=self._dialect, detail="no Host")
+        if message.authority and not _AUTHORITY.fullmatch(message.authority):
+            # Matched as one host here, it could be read as another behind us: `open.example:80@admin.example`.
+            return Rejected(Reason.MALFORMED, dialect=self._dialect, detail="Host is not host:port")
         why = ambiguity(path)
         if why is not None:
             return Rejected(Reason.AMBIGUOUS_PATH, dialect=self._dialect, facts={"why": why})

@@ -57,7 +57,8 @@ class Message:
         self.target = target.decode("latin-1") if isinstance(target, bytes) else target
         pairs: list[tuple[str, str]] = []
         first: dict[str, str] = {}
-        duplicated: frozenset[str] = frozenset()
+        # A list first: a set made anew for each would take time with the square of their number.
+        twice: list[str] = []
         for name, value in headers:
             # The branches are the constructor's whole cost: ASGI gives bytes, everything else text.
             if isinstance(name, bytes):
@@ -68,12 +69,12 @@ class Message:
             value = value.strip(" \t")
             pairs.append((name, value))
             if name in first:
-                duplicated |= {name}
+                twice.append(name)
             else:
                 first[name] = value
         self.headers = pairs
         self._first = first
-        self.duplicated = duplicated
+        self.duplicated = frozenset(twice)
         self.scheme = scheme
         self.authority = first.get("host", "") if authority is None else authority
         self.http_version = http_version

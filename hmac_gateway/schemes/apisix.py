@@ -38,6 +38,9 @@ _USUAL: Final = re.compile(
 )
 #: As many listed components as APISIX can see headers; more would let a short request buy an endless signing string.
 _MOST: Final = 100
+#: So many are read without a look at their size; beyond, their values together must fit into what a head may hold.
+_FEW: Final = 8
+_MOST_TEXT: Final = 64 * 1024
 _TWICE: Final = re.compile(r",[ \t]*Signature[ \t]")
 REQUEST_TARGET: Final = "@request-target"
 
@@ -68,7 +71,17 @@ def parse(message: Message) -> Claim | Failure | None:
     headers = tuple(listed.split(" ")) if listed else ()
     if len(headers) > _MOST:
         return Failure(Reason.MALFORMED_AUTHORIZATION, f"more than {_MOST} components are listed")
+    if len(headers) > _FEW and _text(message, headers) > _MOST_TEXT:
+        # A long header or target, listed again and again.
+        return Failure(Reason.MALFORMED_AUTHORIZATION, f"what is listed holds more than {_MOST_TEXT} bytes")
     return Claim(key_id, algorithm, headers, signature)
+
+
+def _text(message: Message, items: Sequence[str]) -> int:
+    """How many characters of the request the listed items put into the signing string."""
+    names = [item.lower() for item in items]
+    values = (message.get(name) or message.get(name.replace("_", "-")) or "" for name in names)
+    return sum(map(len, values)) + items.count(REQUEST_TARGET) * len(message.target)
 
 
 def cover(message: Message, claim: Claim) -> Cover:

@@ -97,7 +97,7 @@ def check_head(
             return rule
         body = rule
     replay: Replay | None = None
-    if policy.replay_methods is not None and message.method in policy.replay_methods:
+    if policy.replay_methods is not None and message.method.upper() in policy.replay_methods:
         # Time-to-live: a date may lie one skew ahead and stays acceptable for one skew after; 2 s for rounding.
         mark = hashlib.sha256(credential.id.encode() + b"\0" + matched).hexdigest()
         replay = Replay(mark, 2 * policy.clock_skew + 2)

@@ -1,0 +1,85 @@
+"""Requests of strangers and eavesdroppers against a served gateway."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+
+import pytest
+
+from tests.support.proxied import OK, Proxied, Upstream, seen
+from tests.support.raw_client import Ended, RawClient
+from tests.support.raw_upstream import answer
+from tests.support.served import signed
+
+
+def test_a_signature_is_not_used_again_under_another_spelling_of_its_method(gateway: Proxied) -> None:
+    # Many upstreams read `post` as POST; here the method is not signed.
+    with Upstream(answer(OK), answer(OK)) as upstream:
+        host = gateway.lead(upstream.port, plugin={"replay_protection": True})
+        headers = list(signed("POST", "/x", listed=("date",)).items())
+        assert gateway.ask("POST", "/x", host, headers).status == 200
+        for method in ("POST", "post", "PosT"):
+            assert gateway.ask(method, "/x", host, headers).status == 401, method
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [":80@evil.test", ":,evil.test", "@evil.test", ",evil.test", ": x", " evil.test", "/evil", "#", "?", ":x", '"'],
+)
+def test_a_host_that_could_be_read_as_another_is_refused(gateway: Proxied, tail: str) -> None:
+    with Upstream(answer(OK)) as upstream:
+        host = gateway.lead(upstream.port)
+        found = gateway.ask("GET", "/", host + tail)
+        assert (found.status, found.body) == (400, b'{"message":"bad request"}\n')
+        assert not upstream.peers
+
+
+@pytest.mark.parametrize("tail", ["", ".", ":80", ":", ".:9080"])
+def test_a_usual_host_passes(gateway: Proxied, tail: str) -> None:
+    with Upstream(answer(OK)) as upstream:
+        host = gateway.lead(upstream.port)
+        assert gateway.ask("GET", "/", host + tail).status == 200
+        assert seen(upstream.peer()).get("host") == host + tail
+
+
+# --- HTTP/2 ---
+
+
+def _frame(kind: int, flags: int, payload: bytes) -> bytes:
+    return len(payload).to_bytes(3) + bytes([kind, flags]) + (1 if kind in (1, 9) else 0).to_bytes(4) + payload
+
+
+def _field(name: bytes, value: bytes) -> bytes:
+    # A literal that is not indexed; names and values of at most 126 bytes.
+    return b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value
+
+
+def _http2_status(client: RawClient, fields: bytes) -> bytes:
+    """Send one request by HTTP/2 without TLS; the HPACK bytes of its answer's first field."""
+    parts = [fields[at : at + 16384] for at in range(0, len(fields), 16384)]
+    frames = [_frame(9, 4 * (part is parts[-1]), part) for part in parts]
+    frames[0] = _frame(1, 1 | 4 * (len(parts) == 1), parts[0])
+    client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(4, 0, b"") + b"".join(frames))
+    data = bytearray()
+    while True:
+        data += client.some()
+        at = 0
+        while len(data) >= at + 9 and len(data) >= at + 9 + int.from_bytes(data[at : at + 3]):
+            size = int.from_bytes(data[at : at + 3])
+            if data[at + 3] == 1:
+                return bytes(data[at + 9 : at + 9 + size])
+            at += 9 + size
+
+
+def test_a_head_by_http2_is_not_larger_than_one_by_http1(gateway: Proxied) -> None:
+    usual = _field(b":method", b"GET") + _field(b":path", b"/") + _field(b":scheme", b"http")
+    usual += _field(b":authority", b"unknown.test")
+    many = b"".join(_field(b"x%05d" % number, b"") * 2 for number in range(3_000))
+    with gateway.client() as client:
+        assert _http2_status(client, usual)[0] == 0x8D  # 404
+    with gateway.client() as client:
+        began = time.monotonic()
+        with contextlib.suppress(Ended):
+            assert _http2_status(client, usual + many)[0] != 0x8D
+        assert time.monotonic() - began < 1

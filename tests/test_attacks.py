@@ -1,0 +1,92 @@
+"""What a stranger may cost: requests made to be expensive, and what is kept of those that were refused."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from hmac_gateway import telemetry
+from hmac_gateway.admin_api.apisix_store import _regex
+from hmac_gateway.admin_api.errors import ApiError
+from hmac_gateway.core.errors import Rejected
+from hmac_gateway.core.identity import Failure
+from hmac_gateway.core.message import Message
+from hmac_gateway.core.reasons import Reason
+from hmac_gateway.models import Rejection
+from hmac_gateway.runtime import Runtime
+from hmac_gateway.schemes import SCHEMES
+from hmac_gateway.schemes.base import Claim
+
+
+def parsed(listed: str, headers: dict[str, str], target: str = "/") -> Claim | Failure | None:
+    text = f'Signature keyId="a",algorithm="hmac-sha256",headers="{listed}",signature="AAAA"'
+    return SCHEMES["apisix"].parse(Message("GET", target, [*headers.items(), ("authorization", text)]))
+
+
+def test_repeated_headers_are_found_in_time_in_proportion() -> None:
+    # A set made anew for each would need minutes.
+    message = Message("GET", "/", [(f"x-{number // 2}", "") for number in range(100_000)])
+    assert len(message.duplicated) == 50_000
+
+
+@pytest.mark.parametrize("item", ["x-long", "X-Long", "x_long", "@request-target"])
+def test_a_long_header_is_not_signed_again_and_again(item: str) -> None:
+    long = {"x-long": "v" * 60_000}
+    found = parsed(" ".join(["date", *[item] * 98]), long, "/" + "p" * 60_000)
+    assert isinstance(found, Failure) and found.reason is Reason.MALFORMED_AUTHORIZATION
+    assert isinstance(parsed(f"date {item}", long), Claim)
+
+
+def test_many_listed_headers_of_usual_size_are_read() -> None:
+    headers = {f"x-{number}": "v" * 500 for number in range(98)}
+    assert isinstance(parsed(" ".join(["@request-target", "date", *headers]), headers), Claim)
+
+
+@pytest.mark.parametrize("pattern", [".?" * 60 + "!", "(.|.)" * 40 + "!", "(a|b)?(a|b)", ".*.*.?!", "(a?)?"])
+def test_no_filter_of_a_list_takes_exponential_time(pattern: str) -> None:
+    with pytest.raises(ApiError):
+        _regex("uri", pattern)
+
+
+@pytest.mark.parametrize("pattern", ["", "^/orders", "orders$", "^/a.*b", "a|b", "(?i)ORDERS", "[a-z]+", r"^v1\."])
+def test_usual_filters_of_a_list_pass(pattern: str) -> None:
+    _regex("uri", pattern)
+
+
+class Refused:
+    """A refused request with a header of `size` bytes."""
+
+    def __init__(self, number: int, size: int) -> None:
+        self.message = Message("GET", "/x", [("x-long", "\xff" * size)])
+        self.request_id = f"request-{number}"
+        self.path = "/x"
+        self.status = 401
+        self.reason = "missing_credentials"
+        self.route_id = "r"
+
+
+@pytest.mark.django_db
+def test_refused_requests_do_not_fill_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telemetry, "MOST_REJECTIONS", 3)
+    told = telemetry.Telemetry(Runtime())
+    for number in range(10):
+        told.rejected(Refused(number, 60_000 if number == 9 else 10), Rejected(Reason.MISSING, plugin="hmac-auth"))
+        time.sleep(0.001)
+    told.flush()
+    kept = dict(Rejection.objects.values_list("request_id", "sealed_request"))
+    assert sorted(kept) == ["request-7", "request-8", "request-9"]
+    assert kept["request-7"] and not kept["request-9"]
+    Rejection.objects.update(at=timezone.now() - timedelta(days=2))
+    telemetry.prune()
+    assert not Rejection.objects.exists()
+
+
+def test_the_table_of_refused_requests_is_bounded_in_bytes() -> None:
+    sealed = telemetry._sealed(0.0, Message("GET", "/x", [("x-random", os.urandom(2000).hex())]))
+    assert len(sealed) * telemetry.MOST_REJECTIONS < 300 * 1024 * 1024
+    largest = telemetry.MOST_HEAD * 4 // 3 * telemetry.MOST_REJECTIONS
+    assert largest < 300 * 1024 * 1024
