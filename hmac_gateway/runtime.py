@@ -80,8 +80,9 @@ class Mirror:
             name = by_label[label]
             key = self.models[name]._meta.pk.to_python(text)
             rows = self.rows[name]
-            # A key that was deleted and made again is alive: its row is newer than the tombstone.
-            if key in rows and rows[key]["changed_at_version"] <= version:
+            # A key that was deleted and made again is alive: its row is newer than the tombstone, or as new where both
+            # happened in one transaction, since what was read was there at its end.
+            if key in rows and rows[key]["changed_at_version"] < version:
                 del rows[key]
                 self.changes[name].add(key)
 

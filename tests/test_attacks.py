@@ -7,6 +7,7 @@ import time
 from datetime import timedelta
 
 import pytest
+from django.apps import apps
 from django.utils import timezone
 
 from hmac_gateway import telemetry
@@ -16,6 +17,7 @@ from hmac_gateway.core.errors import Rejected
 from hmac_gateway.core.identity import Failure
 from hmac_gateway.core.message import Message
 from hmac_gateway.core.reasons import Reason
+from hmac_gateway.entities import one_version
 from hmac_gateway.models import Rejection
 from hmac_gateway.runtime import Runtime
 from hmac_gateway.schemes import SCHEMES
@@ -90,3 +92,23 @@ def test_the_table_of_refused_requests_is_bounded_in_bytes() -> None:
     assert len(sealed) * telemetry.MOST_REJECTIONS < 300 * 1024 * 1024
     largest = telemetry.MOST_HEAD * 4 // 3 * telemetry.MOST_REJECTIONS
     assert largest < 300 * 1024 * 1024
+
+
+# --- protection that gets lost ---
+
+
+@pytest.mark.django_db
+def test_what_is_deleted_and_made_again_in_one_transaction_stays_known() -> None:
+    rows = apps.get_model("hmac_proxy.Route")._default_manager
+    rows.create(id="closed", paths=["/admin*"])
+    view = Runtime()
+    assert view.refresh()
+    with one_version():
+        rows.get(pk="closed").delete()
+        rows.create(id="closed", paths=["/admin*"])
+    rows.create(id="open", paths=["/*"])
+    assert view.refresh() and view.snapshot is not None
+    assert {route.id for route in view.snapshot.routes.routes} == {"closed", "open"}
+    rows.get(pk="closed").delete()
+    assert view.refresh()
+    assert {route.id for route in view.snapshot.routes.routes} == {"open"}

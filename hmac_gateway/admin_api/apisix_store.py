@@ -210,16 +210,19 @@ def put(resource: Resource, key: str | None, doc: Any, call: Call) -> tuple[bool
     check(resource, doc)
     with one_version() as version:
         row = find(resource, str(doc[resource.key_field]), call)
-        if row is None:
-            _clear_expired(resource, str(doc[resource.key_field]), call)
-        return row is None, _write(resource, row, doc, call, version)
+        expired = _expired(resource, str(doc[resource.key_field]), call) if row is None else None
+        return row is None, _write(resource, row or expired, doc, call, version)
 
 
-def _clear_expired(resource: Resource, key: str, call: Call) -> None:
-    """Make room for an object whose id an expired one still holds."""
+def _expired(resource: Resource, key: str, call: Call) -> Any:
+    """Make room for an object whose id an expired one still holds; that one, where others may refer to it."""
     rows = _rows(resource, call).filter(expires_at__lte=timezone.now())
     for row in rows.filter(**{f"{resource.key}__in": [key, resource.prefix + key]}):
+        if resource.uses:
+            row.expires_at = None
+            return row
         row.delete()
+    return None
 
 
 def post(resource: Resource, doc: Any, call: Call) -> Doc:

@@ -23,6 +23,29 @@ def test_a_signature_is_not_used_again_under_another_spelling_of_its_method(gate
             assert gateway.ask(method, "/x", host, headers).status == 401, method
 
 
+def test_a_route_that_expired_and_was_written_again_is_in_force(gateway: Proxied) -> None:
+    with Upstream(answer(OK)) as upstream:
+        host = gateway.lead(upstream.port)
+        closed = {"uri": "/admin*", "host": host, "upstream_id": "nowhere", "plugins": {"hmac-auth": {}}}
+        gateway.put("/routes/closed?ttl=1", closed)
+        time.sleep(1.2)
+        gateway.put("/routes/closed", closed)
+        gateway.enforce()
+        assert gateway.ask("GET", "/admin", host).status == 401
+        assert not upstream.peers
+
+
+def test_an_upstream_that_expired_can_be_written_again_while_routes_use_it(gateway: Proxied) -> None:
+    nodes = {"type": "roundrobin", "nodes": {"127.0.0.1:1": 1}}
+    gateway.put("/upstreams/brief?ttl=1", {**nodes, "desc": "old"})
+    gateway.put("/routes/brief", {"uri": "/", "host": "brief.test", "upstream_id": "brief"})
+    time.sleep(1.2)
+    found = gateway.admin("PUT", "/upstreams/brief", nodes)
+    assert found.status == 201 and "desc" not in found.json()["value"]
+    gateway.enforce()
+    assert gateway.ask("GET", "/", "brief.test").status == 502
+
+
 @pytest.mark.parametrize(
     "tail",
     [":80@evil.test", ":,evil.test", "@evil.test", ",evil.test", ": x", " evil.test", "/evil", "#", "?", ":x", '"'],
