@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, Final, TypeVar
 
 from hmac_gateway import crypto
-from hmac_gateway.core.credential import Consumer, Credential, Secret
+from hmac_gateway.core.credential import Consumer, Credential, Secret, is_reference
 from hmac_gateway.core.errors import ConfigError
 
 logger = logging.getLogger("hmac_gateway.runtime")
@@ -171,12 +171,16 @@ class _Secrets:
     def _open(self) -> tuple[Secret, ...]:
         sealed, previous = self._sealed
         try:
-            current = (Secret(crypto.open_sealed(sealed).encode()),) if sealed else ()
-            if previous:
-                self._previous = (Secret(crypto.open_sealed(previous).encode()),)
+            current, self._previous = _opened(sealed), _opened(previous)
         except crypto.CannotOpen:
             # Not remembered: the right key may come back. Without a secret nothing verifies.
             logger.error("the secret of credential %s cannot be opened with the configured keys", self._credential)
             return ()
         self._current = current
         return current
+
+
+def _opened(sealed: str) -> tuple[Secret, ...]:
+    text = crypto.open_sealed(sealed) if sealed else ""
+    # Whoever knows the configuration's text would know the secret.
+    return (Secret(text.encode()),) if text and not is_reference(text) else ()

@@ -148,8 +148,14 @@ def header_lines(
     dropped = _DROPPED
     listed = message.get("connection")
     if listed is not None or hidden:
-        dropped = _DROPPED | hidden | _listed(message)
-    lines = [f"{name}: {value}\r\n" for name, value in message.headers if name not in dropped and "_" not in name]
+        # What was signed must arrive: an unsigned Connection could take it away.
+        dropped = _DROPPED | hidden | (_listed(message) - identity.covered)
+    headers = message.headers
+    if "cookie" in message.duplicated and message.http_version[0] != "1":
+        # HTTP/2 may split it; HTTP/1.1 knows one line (RFC 9113 8.2.3).
+        whole = "; ".join(message.get_all("cookie"))
+        headers = [*(pair for pair in headers if pair[0] != "cookie"), ("cookie", whole)]
+    lines = [f"{name}: {value}\r\n" for name, value in headers if name not in dropped and "_" not in name]
     remote = message.remote_addr
     before = ", ".join(message.get_all("x-forwarded-for"))
     lines.append(f"x-forwarded-for: {before}, {remote}\r\n" if before else f"x-forwarded-for: {remote}\r\n")

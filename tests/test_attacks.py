@@ -11,10 +11,11 @@ from django.apps import apps
 from django.utils import timezone
 
 from hmac_gateway import telemetry
+from hmac_gateway.admin_api.apisix_credentials import check_auth
 from hmac_gateway.admin_api.apisix_store import _regex
 from hmac_gateway.admin_api.errors import ApiError
 from hmac_gateway.core.errors import Rejected
-from hmac_gateway.core.identity import Failure
+from hmac_gateway.core.identity import NOBODY, Failure, Identity
 from hmac_gateway.core.message import Message
 from hmac_gateway.core.reasons import Reason
 from hmac_gateway.entities import one_version
@@ -22,6 +23,7 @@ from hmac_gateway.models import Rejection
 from hmac_gateway.runtime import Runtime
 from hmac_gateway.schemes import SCHEMES
 from hmac_gateway.schemes.base import Claim
+from proxy.plan import Peer, header_lines
 
 
 def parsed(listed: str, headers: dict[str, str], target: str = "/") -> Claim | Failure | None:
@@ -112,3 +114,45 @@ def test_what_is_deleted_and_made_again_in_one_transaction_stays_known() -> None
     rows.get(pk="closed").delete()
     assert view.refresh()
     assert {route.id for route in view.snapshot.routes.routes} == {"open"}
+
+
+# --- what is forwarded ---
+
+
+def forwarded(identity: Identity, *headers: tuple[str, str], version: str = "1.1") -> str:
+    message = Message("GET", "/", [("host", "a.test"), *headers], http_version=version)
+    return header_lines(message, identity, frozenset(), Peer(80), "id", "")
+
+
+def test_an_unsigned_connection_header_takes_away_nothing_that_was_signed() -> None:
+    sent = [("x-dry-run", "1"), ("x-hop", "2"), ("connection", "x-dry-run, x-hop, x-consumer-username")]
+    lines = forwarded(NOBODY._replace(covered=frozenset({"x-dry-run", "x-consumer-username"})), *sent)
+    assert "x-dry-run: 1\r\n" in lines and "x-hop" not in lines and "x-consumer-username" not in lines
+    assert "x-dry-run" not in forwarded(NOBODY, *sent)
+
+
+def test_a_cookie_that_http2_has_split_is_put_together() -> None:
+    sent = [("cookie", "a=1"), ("x-a", "b"), ("cookie", "c=2")]
+    assert forwarded(NOBODY, *sent, version="2").count("cookie: ") == 1
+    assert "\r\ncookie: a=1; c=2\r\n" in forwarded(NOBODY, *sent, version="2")
+    assert forwarded(NOBODY, *sent).startswith("cookie: a=1\r\nx-a: b\r\ncookie: c=2\r\n")
+
+
+# --- secrets that are none ---
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("text", ["$env://HMAC_SECRET", "$ENV://X", "$secret://vault/1/a/b", ""])
+def test_a_reference_is_no_secret(text: str) -> None:
+    consumer = apps.get_model("hmac_consumers.Consumer")._default_manager.create(username="a")
+    row = apps.get_model("hmac_consumers.Credential")(consumer=consumer, plugin="hmac-auth", identifier="key-1")
+    row.set_secret(text)
+    row.save()
+    view = Runtime()
+    assert view.refresh() and view.snapshot is not None
+    found = view.snapshot.lookups["hmac-auth"]("key-1")
+    assert found is not None and found.open_secrets(0.0) == ()
+    if text:
+        with pytest.raises(ApiError) as refused:
+            check_auth("hmac-auth", {"key_id": "key-1", "secret_key": text})
+        assert text not in str(refused.value.body)

@@ -13,6 +13,7 @@ from typing import Any, Final
 from django.apps import apps
 
 from .. import crypto
+from ..core.credential import is_reference
 from ..plugins import PLUGINS
 from .apisix_plugins import available, check, is_auth, schema_error, show_plugins, write_plugins
 from .errors import ApiError, refuse
@@ -31,6 +32,11 @@ def check_auth(name: str, config: Any) -> None:
         raise refuse(f'{_PREFIX}invalid plugin conf "{MASK}" for plugin [{name}]')
     if text := schema_error(name, config, plugin.credential_schema):
         raise refuse(_PREFIX + text)
+    if is_reference(config[plugin.secret_field]):
+        raise refuse(
+            f"{_PREFIX}failed to check the configuration of plugin {name} err: property "
+            f'"{plugin.secret_field}" validation failed: references ($env://, $secret://) are not supported'
+        )
 
 
 def _known(name: str) -> Any:

@@ -81,5 +81,10 @@ class Credential:
         return None
 
 
+def is_reference(text: str) -> bool:
+    """Whether APISIX would look a secret up elsewhere (`$env://NAME`, `$secret://…`): the text itself is no secret."""
+    return text[:10].lower().startswith(("$env://", "$secret://"))
+
+
 #: Finds a credential by what the request names; None when nobody has it.
 Lookup = Callable[[str], Credential | None]
