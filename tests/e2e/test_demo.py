@@ -125,7 +125,8 @@ def test_other_configuration_is_left_alone(label: str, fields: dict[str, Any]) -
 def test_addresses_must_differ() -> None:
     port = free_port()
     with pytest.raises(CommandError, match=f"cannot both listen on port {port}"):
-        call_command("hmac_demo", bind=f"127.0.0.1:{port}", admin_bind=f"127.0.0.1:{port}")
+        same = f"127.0.0.1:{port}"
+        call_command("hmac_demo", bind=same, admin_bind=same, echo_bind=f"127.0.0.1:{free_port()}")
 
 
 def test_env_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
