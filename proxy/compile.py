@@ -51,9 +51,11 @@ class Compiler:
         for row in alive["node"].values():
             nodes.setdefault(row["upstream_id"], []).append(row)
         upstreams: dict[str, Upstream] = {
-            key: _named(f"upstream {key}", _upstream, row, nodes.get(key, [])) for key, row in alive["upstream"].items()
+            key: _named(f"upstream {key}", _upstream, row, nodes.get(key, []))
+            for key, row in alive["upstream"].items()
+            if row["enabled"]
         }
-        # One that has expired leaves its routes without any: 503.
+        # One that has expired or is switched off leaves its routes without any: 503.
         known = dict.fromkeys(rows["upstream"]) | upstreams
         places: dict[str, list[Row]] = {}
         for row in alive["plugin"].values():
@@ -69,8 +71,9 @@ class Compiler:
             if row["service_id"] and (service is None or not service["enabled"]):
                 # Kong: a disabled service's routes do not exist; an expired one is gone.
                 continue
-            if row["plugin_config_id"] and row["plugin_config_id"] not in alive["pluginconfig"]:
-                # Without the plugins of one that has expired the route would stand open.
+            bundle = alive["pluginconfig"].get(row["plugin_config_id"])
+            if row["plugin_config_id"] and (bundle is None or not bundle["enabled"]):
+                # Without the plugins of one that has expired or is switched off the route would stand open.
                 continue
             steps: dict[str, Step | None] = {}
             if service is not None:

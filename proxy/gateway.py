@@ -11,7 +11,7 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Final, Protocol
 
 from hmac_gateway.core.errors import Rejected
@@ -193,6 +193,7 @@ class Gateway:
         self._client_silence = client_silence
         self._started, self._stopped = started, stopped
         self._balancer = Balancer()
+        self._upstreams: Mapping[str, object] = {}
         self._pool = Pool()
         self._running: set[Exchange] = set()
         self._sweeper: asyncio.TimerHandle | None = None
@@ -329,6 +330,10 @@ class Gateway:
             elif exchange.watcher is None and exchange.body_read and now - exchange.began >= SWEEP_SECONDS:
                 # `send` succeeds silently after the client left; only `receive` tells.
                 exchange.watcher = asyncio.ensure_future(self._watch(exchange))
+        snapshot = self._snapshot()
+        if snapshot is not None and snapshot.upstreams is not self._upstreams:
+            self._upstreams = snapshot.upstreams
+            self._balancer.forget(snapshot.upstreams)
         if self._running:
             self._sweeper = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._sweep)
 

@@ -443,3 +443,18 @@ def test_sites_body_limit_stands_in_for_the_plugins(
     rows.plugin("route:r", {"validate_request_body": True, **config})
     (step,) = only(rows).pipeline
     assert step.config.policy.max_body == expected
+
+
+def test_switched_off_upstream_gets_no_traffic(rows: Rows) -> None:
+    rows.upstream(enabled=False)
+    rows.node()
+    rows.route(upstream_id="u")
+    assert only(rows).target.upstream is None
+
+
+def test_switched_off_plugin_config_does_not_open_its_routes(rows: Rows) -> None:
+    rows.upstream()
+    rows.bundle("b", enabled=False)
+    rows.plugin("bundle:b")
+    rows.route(upstream_id="u", plugin_config_id="b")
+    assert compiled(rows).routes.routes == ()
