@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from json.encoder import encode_basestring_ascii as quoted
 from time import gmtime, strftime
 from typing import Final
@@ -22,7 +23,7 @@ class AccessLog:
 
     def __init__(self, fd: int = 1) -> None:
         self._fd = fd
-        self._lines: list[str] = []
+        self._lines: deque[str] = deque()
         self._lost = 0
         self._second = 0
         self._stamp = ""
@@ -78,8 +79,8 @@ class AccessLog:
         self._flush()
 
     def _flush(self) -> None:
-        # One swap, so that a line added meanwhile is in one list or the other.
-        lines, self._lines = self._lines, []
+        # One by one, since a list that was swapped away may still get a line from whoever looked it up before.
+        lines = [self._lines.popleft() for _ in range(len(self._lines))]
         if self._lost:
             lines.append(f'{{"lost_access_lines":{self._lost}}}\n')
             self._lost = 0

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import threading
 import time
 import uuid
 from collections import Counter, deque
@@ -43,6 +42,10 @@ HEARTBEAT_LIFE: Final = timedelta(seconds=30)
 _NOT_KEPT: Final = frozenset({"cookie", "proxy-authorization"})
 
 
+#: Outcomes by the hundreds of a status.
+_CLASSES: Final = tuple(f"{hundreds}xx" for hundreds in range(10))
+
+
 class Finished(Protocol):
     """What the gateway lane says of a request."""
 
@@ -65,18 +68,18 @@ class Telemetry:
         self._id = os.environ.get(WORKER) or uuid.uuid4().hex
         self._role = role
         self._started = timezone.now()
+        # Appending is atomic, so nothing on the request's path waits for the thread that counts.
+        self._seen: deque[tuple[int, str, str]] = deque()
         self._counts: Counter[tuple[int, str, str]] = Counter()
         self._rejections: deque[tuple[float, Finished, Rejected]] = deque(maxlen=KEPT_REJECTIONS)
-        self._lock = threading.Lock()
         self._pruned = 0.0
 
     # --- on the request's path ---
 
     def finished(self, exchange: Finished) -> None:
         """Count a request by minute, route and outcome."""
-        outcome = exchange.reason or f"{exchange.status // 100}xx"
-        with self._lock:
-            self._counts[int(time.time()) // 60, exchange.route_id, outcome] += 1
+        outcome = exchange.reason or _CLASSES[exchange.status // 100]
+        self._seen.append((int(time.time()) // 60, exchange.route_id, outcome))
 
     def rejected(self, exchange: Finished, rejected: Rejected) -> None:
         """Keep a refused request's head for the debugger."""
@@ -87,17 +90,12 @@ class Telemetry:
     def flush(self) -> None:
         """Write heartbeat, counters and refusals. Raises DatabaseError; what was not written is tried again."""
         self._beat()
-        with self._lock:
-            counts, self._counts = self._counts, Counter()
-        try:
-            while counts:
-                (minute, route_id, outcome), count = next(iter(counts.items()))
-                _add(datetime.fromtimestamp(minute * 60, UTC), route_id, outcome, count)
-                del counts[minute, route_id, outcome]
-        finally:
-            if counts:
-                with self._lock:
-                    self._counts.update(counts)
+        counts = self._counts
+        counts.update(self._seen.popleft() for _ in range(len(self._seen)))
+        while counts:
+            (minute, route_id, outcome), count = next(iter(counts.items()))
+            _add(datetime.fromtimestamp(minute * 60, UTC), route_id, outcome, count)
+            del counts[minute, route_id, outcome]
         self._keep_rejections()
         if time.monotonic() - self._pruned > 60:
             self._pruned = time.monotonic()
