@@ -11,6 +11,7 @@ import asyncio
 import gc
 import json
 import os
+import resource
 import signal
 import threading
 from dataclasses import asdict, dataclass
@@ -25,6 +26,8 @@ WORKER: Final = "HMAC_GATEWAY_WORKER"
 
 #: Seconds that a client may take for a request's head.
 HEAD_TIMEOUT: Final = 30
+#: Connections of one process, if it may have so many files open.
+MAX_CONNECTIONS: Final = 10_000
 #: Largest request head in bytes; granian answers 431 beyond it.
 MAX_HEAD: Final = 64 * 1024
 
@@ -81,6 +84,12 @@ def _echo() -> Any:
 APPS: Final = {"gateway": _gateway, "console": _console, "status": _status, "echo": _echo}
 
 
+def _connections() -> int:
+    """How many connections a process takes: a third of its files, which leaves room for upstreams and spools."""
+    _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_CONNECTIONS if files == resource.RLIM_INFINITY else max(256, min(MAX_CONNECTIONS, files // 3))
+
+
 async def serve(app: Any, listener: Listener, stopping: asyncio.Event | None = None) -> None:
     """Serve until SIGTERM, SIGINT, or `stopping` is set; requests that were read are finished first."""
     from granian.constants import HTTPModes, Interfaces, SSLProtocols
@@ -93,12 +102,17 @@ async def serve(app: Any, listener: Listener, stopping: asyncio.Event | None = N
         address=listener.host,
         port=listener.port,
         interface=Interfaces.ASGI,
-        http=HTTPModes.auto,
+        # Telling HTTP/1.1 and HTTP/2 apart waits without limit for a first byte; browsers speak HTTP/2 by TLS only.
+        http=HTTPModes.auto if listener.cert else HTTPModes.http1,
         websockets=False,
         backlog=1024,
+        # Of connections, idle ones included; by default as many as the backlog, and then nobody else gets in.
+        backpressure=_connections(),
         http1_settings=HTTP1Settings(header_read_timeout=HEAD_TIMEOUT * 1000, max_buffer_size=MAX_HEAD),
-        # Granian's default is 16 MiB.
-        http2_settings=HTTP2Settings(max_headers_size=MAX_HEAD),
+        # Granian's default for heads is 16 MiB. Pings end what is dead; the interval is in ms, the time-out in s.
+        http2_settings=HTTP2Settings(
+            max_headers_size=MAX_HEAD, keep_alive_interval=HEAD_TIMEOUT * 1000, keep_alive_timeout=HEAD_TIMEOUT
+        ),
         log_level=LogLevels.error,
         ssl_cert=Path(listener.cert) if listener.cert else None,
         ssl_key=Path(listener.key) if listener.key else None,

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import resource
+import ssl
 import time
+from collections.abc import Iterator
 
 import pytest
 
+from hmac_gateway import serving
+from hmac_gateway.echo import echo
+from tests.support.certificates import Authority
 from tests.support.proxied import OK, Proxied, Upstream, seen
 from tests.support.raw_client import Ended, RawClient
 from tests.support.raw_upstream import answer
-from tests.support.served import signed
+from tests.support.served import free_port, signed
 
 
 def test_a_signature_is_not_used_again_under_another_spelling_of_its_method(gateway: Proxied) -> None:
@@ -79,7 +86,7 @@ def _field(name: bytes, value: bytes) -> bytes:
 
 
 def _http2_status(client: RawClient, fields: bytes) -> bytes:
-    """Send one request by HTTP/2 without TLS; the HPACK bytes of its answer's first field."""
+    """Send one request by HTTP/2; the HPACK bytes of its answer's first field."""
     parts = [fields[at : at + 16384] for at in range(0, len(fields), 16384)]
     frames = [_frame(9, 4 * (part is parts[-1]), part) for part in parts]
     frames[0] = _frame(1, 1 | 4 * (len(parts) == 1), parts[0])
@@ -95,14 +102,61 @@ def _http2_status(client: RawClient, fields: bytes) -> bytes:
             at += 9 + size
 
 
-def test_a_head_by_http2_is_not_larger_than_one_by_http1(gateway: Proxied) -> None:
-    usual = _field(b":method", b"GET") + _field(b":path", b"/") + _field(b":scheme", b"http")
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Proxied, ssl.SSLContext]]:
+    """A gateway with TLS, and what a client of HTTP/2 needs to speak to it."""
+    authority = Authority(tmp_path_factory.mktemp("tls"))
+    cert, key = authority.issue("127.0.0.1")
+    usual, second = (ssl.create_default_context(cafile=authority.ca_file) for _ in range(2))
+    second.set_alpn_protocols(["h2"])
+    with Proxied(arguments=["--tls-cert", cert, "--tls-key", key], tls=usual) as served:
+        yield served, second
+
+
+def test_a_head_by_http2_is_not_larger_than_one_by_http1(tls: tuple[Proxied, ssl.SSLContext]) -> None:
+    gateway, context = tls
+    usual = _field(b":method", b"GET") + _field(b":path", b"/") + _field(b":scheme", b"https")
     usual += _field(b":authority", b"unknown.test")
     many = b"".join(_field(b"x%05d" % number, b"") * 2 for number in range(3_000))
-    with gateway.client() as client:
+    with RawClient(gateway.port, tls=context) as client:
         assert _http2_status(client, usual)[0] == 0x8D  # 404
-    with gateway.client() as client:
+    with RawClient(gateway.port, tls=context) as client:
         began = time.monotonic()
         with contextlib.suppress(Ended):
             assert _http2_status(client, usual + many)[0] != 0x8D
         assert time.monotonic() - began < 1
+
+
+# --- connections that cost nothing ---
+
+
+def test_silent_connections_keep_nobody_out(gateway: Proxied) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.ExitStack() as stack:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        for _ in range(1100):
+            stack.enter_context(gateway.client())
+        assert gateway.ask("GET", "/", "unknown.test").status == 404
+
+
+def test_a_silent_connection_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "HEAD_TIMEOUT", 1)
+    port = free_port()
+
+    async def run() -> None:
+        stopping = asyncio.Event()
+        served = asyncio.ensure_future(serving.serve(echo, serving.Listener("echo", "127.0.0.1", port), stopping))
+        for beginning in (b"", b"GET / HT"):
+            while True:
+                with contextlib.suppress(OSError):
+                    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                    break
+                await asyncio.sleep(0.05)
+            writer.write(beginning)
+            await asyncio.wait_for(reader.read(), 10)
+            writer.close()
+        stopping.set()
+        await served
+
+    asyncio.run(run())
