@@ -65,9 +65,9 @@ class WorkerStatusAdmin(ReadOnlyAdmin):
 class RejectionAdmin(ReadOnlyAdmin):
     """Refused requests, newest first."""
 
-    list_display = ["when", "status", "reason", "method", "path", "route_id", "request_id"]
+    list_display = ["when", "status", "reason", "method", "path", "key_id", "route_id"]
     list_filter = ["reason", "plugin", "status", "lane", "at"]
-    search_fields = ["request_id", "path"]
+    search_fields = ["request_id", "path", "key_id", "route_id", "remote_addr", "reason"]
     # Opened by the debugger alone.
     exclude = ["sealed_request"]
 

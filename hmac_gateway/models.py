@@ -197,6 +197,8 @@ class Rejection(models.Model):
     status = models.PositiveSmallIntegerField()
     method = models.CharField(max_length=32)
     path = models.CharField(max_length=2048)
+    key_id = models.CharField(max_length=256, blank=True, default="", db_index=True, help_text="As sent, known or not.")
+    remote_addr = models.CharField("from", max_length=64, blank=True, default="")
     sealed_request = models.TextField(blank=True, default="")
 
     class Meta:

@@ -16,16 +16,19 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
+from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
 from django.db import IntegrityError, models, transaction
 from django.utils import timezone
 
 from . import crypto
 from .core.errors import Rejected
+from .core.identity import Identity
 from .core.message import Message
 from .core.words import row
 from .models import MinuteCounter, Rejection, Tombstone, WorkerStatus
 from .runtime import TOMBSTONE_LIFE, Runtime
+from .schemes import SCHEMES, Claim
 from .serving import WORKER
 
 #: Refusals kept per flush: the debugger needs examples, a flood needs no more rows.
@@ -42,6 +45,8 @@ HEARTBEAT_LIFE: Final = timedelta(seconds=30)
 _NOT_KEPT: Final = frozenset({"cookie", "proxy-authorization"})
 
 
+#: How often the last use of credentials is written, in seconds.
+USED_SECONDS: Final = 5.0
 #: Outcomes by the hundreds of a status.
 _CLASSES: Final = tuple(f"{hundreds}xx" for hundreds in range(10))
 
@@ -54,6 +59,7 @@ class Finished(Protocol):
     path: str
     status: int
     reason: str
+    identity: Identity
 
     @property
     def route_id(self) -> str:
@@ -69,17 +75,20 @@ class Telemetry:
         self._role = role
         self._started = timezone.now()
         # Appending is atomic, so nothing on the request's path waits for the thread that counts.
-        self._seen: deque[tuple[int, str, str]] = deque()
+        self._seen: deque[tuple[int, str, str, str]] = deque()
+        self._used: set[str] = set()
         self._counts: Counter[tuple[int, str, str]] = Counter()
         self._rejections: deque[tuple[float, Finished, Rejected]] = deque(maxlen=KEPT_REJECTIONS)
-        self._pruned = 0.0
+        self._pruned = self._marked = float("-inf")
 
     # --- on the request's path ---
 
     def finished(self, exchange: Finished) -> None:
         """Count a request by minute, route and outcome."""
         outcome = exchange.reason or _CLASSES[exchange.status // 100]
-        self._seen.append((int(time.time()) // 60, exchange.route_id, outcome))
+        credential = exchange.identity.credential
+        used = "" if credential is None else credential.id
+        self._seen.append((int(time.time()) // 60, exchange.route_id, outcome, used))
 
     def rejected(self, exchange: Finished, rejected: Rejected) -> None:
         """Keep a refused request's head for the debugger."""
@@ -91,15 +100,30 @@ class Telemetry:
         """Write heartbeat, counters and refusals. Raises DatabaseError; what was not written is tried again."""
         self._beat()
         counts = self._counts
-        counts.update(self._seen.popleft() for _ in range(len(self._seen)))
+        for _ in range(len(self._seen)):
+            minute, route_id, outcome, used = self._seen.popleft()
+            counts[minute, route_id, outcome] += 1
+            self._used.add(used)
         while counts:
             (minute, route_id, outcome), count = next(iter(counts.items()))
             _add(datetime.fromtimestamp(minute * 60, UTC), route_id, outcome, count)
             del counts[minute, route_id, outcome]
         self._keep_rejections()
+        if time.monotonic() - self._marked > USED_SECONDS:
+            self._marked = time.monotonic()
+            self._mark_used()
         if time.monotonic() - self._pruned > 60:
             self._pruned = time.monotonic()
             prune()
+
+    def _mark_used(self) -> None:
+        """Note when credentials were last used. Not configuration: no version is bumped, no worker reads anything."""
+        rows = apps.get_model("hmac_consumers.Credential")._default_manager
+        # Settings-only credentials have ids that are no keys of rows.
+        keys = [key for key in self._used if _is_uuid(key)]
+        for start in range(0, len(keys), 500):
+            rows.filter(pk__in=keys[start : start + 500]).quiet_update(last_used_at=timezone.now())
+        self._used.clear()
 
     def gone(self) -> None:
         """This worker ends: it leaves no stale heartbeat behind."""
@@ -144,8 +168,27 @@ class Telemetry:
             status=row(rejected).status,
             method=exchange.message.method[:32],
             path=exchange.path[:2048].replace("\x00", ""),
+            key_id=_key_id(exchange.message),
+            remote_addr=exchange.message.remote_addr[:64],
             sealed_request=_sealed(at, exchange.message),
         )
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        uuid.UUID(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _key_id(message: Message) -> str:
+    """The key id that a refused request named, fit for a column; "" where none can be read."""
+    for scheme in SCHEMES.values():
+        claim = scheme.parse(message)
+        if isinstance(claim, Claim):
+            return claim.key_id[:256].replace("\x00", "")
+    return ""
 
 
 def _sealed(at: float, message: Message) -> str:

@@ -183,11 +183,12 @@ class Exchange:
     """What the gateway lane says of a request."""
 
     def __init__(self, request_id: str, headers: dict[str, str]) -> None:
+        from hmac_gateway.core.identity import NOBODY
         from hmac_gateway.core.message import Message
 
         self.message = Message("GET", "/anything/x", [("Host", "x"), ("Cookie", "session=1"), *headers.items()])
         self.request_id, self.path, self.status, self.reason = request_id, "/anything/x", 401, "signature_mismatch"
-        self.route_id = "r"
+        self.route_id, self.identity = "r", NOBODY
 
 
 @pytest.fixture
@@ -216,6 +217,34 @@ def test_kept_head_is_sealed_and_holds_no_cookie(kept: str) -> None:
     row = apps.get_model("hmac_gateway.Rejection").objects.get(request_id=kept)
     assert "client-1" not in row.sealed_request
     assert "session=1" not in crypto.open_sealed(row.sealed_request)
+
+
+def test_kept_request_is_found_by_the_key_id_a_partner_names(kept: str, admin_client: Any) -> None:
+    page = admin_client.get("/admin/hmac_gateway/rejection/?q=client-1").content.decode()
+    assert "1 rejected request" in page and "/anything/x" in page
+    assert "0 rejected requests" in admin_client.get("/admin/hmac_gateway/rejection/?q=client-2").content.decode()
+
+
+def test_empty_request_id_is_said_to_be_unknown() -> None:
+    with pytest.raises(CommandError, match="refused within the last day"):
+        run("hmac_explain", "--request-id", "")
+
+
+def test_use_of_a_credential_is_noted_without_a_new_version() -> None:
+    from hmac_gateway.core.identity import Identity
+    from hmac_gateway.models import ConfigVersion
+    from hmac_gateway.runtime import Runtime
+
+    runtime = Runtime()
+    assert runtime.refresh() and runtime.snapshot is not None
+    exchange = Exchange("used", {})
+    exchange.identity = Identity(credential=runtime.snapshot.lookups["hmac-auth"]("client-1"))
+    before = ConfigVersion.load().version
+    telemetry = Telemetry(runtime)
+    telemetry.finished(exchange)
+    telemetry.flush()
+    assert apps.get_model("hmac_consumers.Credential").objects.get().last_used_at is not None
+    assert ConfigVersion.load().version == before
 
 
 def test_unknown_request_id_is_said_to_be_unknown() -> None:

@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from hmac_gateway import status
 from hmac_gateway.core.errors import Rejected
+from hmac_gateway.core.identity import NOBODY
 from hmac_gateway.core.message import Message
 from hmac_gateway.core.reasons import Reason
 from hmac_gateway.models import ConfigVersion, MinuteCounter, Rejection, WorkerStatus
@@ -34,6 +35,7 @@ class Request:
         self.status = 401
         self.reason = "signature_wrong"
         self.route_id = "r"
+        self.identity = NOBODY
 
 
 @pytest.fixture

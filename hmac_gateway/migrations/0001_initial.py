@@ -40,6 +40,8 @@ class Migration(migrations.Migration):
                 ('status', models.PositiveSmallIntegerField()),
                 ('method', models.CharField(max_length=32)),
                 ('path', models.CharField(max_length=2048)),
+                ('key_id', models.CharField(blank=True, db_index=True, default='', help_text='As sent, known or not.', max_length=256)),
+                ('remote_addr', models.CharField(blank=True, default='', max_length=64, verbose_name='from')),
                 ('sealed_request', models.TextField(blank=True, default='')),
             ],
             options={

@@ -140,7 +140,7 @@ class Command(BaseCommand):
         self.stdout.write(
             f"\nA signed request, good for five minutes, is answered with 200:\n\ncurl -i {url}{headers}\n"
             f"\nAn unsigned one is answered with 401:\n\ncurl -i {url}\n"
-            f"\nAnother signed one: {_python()} manage.py hmac_sign GET {url}\n"
+            f"\nAnother signed one: {_python()} manage.py hmac_sign GET {url} --key-id {KEY_ID}\n"
             "\nready; stop with Ctrl-C"
         )
         self.stdout.flush()

@@ -39,7 +39,7 @@ class Command(BaseCommand):
             raise CommandError("; ".join(runtime.problems), returncode=2)
         theirs = self._read(options["client_string"]) if options["client_string"] else None
         try:
-            if options["request_id"]:
+            if options["request_id"] is not None:
                 report = explain_kept(runtime.snapshot, options["request_id"], theirs)
             else:
                 message, body = parse_raw(self._read(options["raw"]))
