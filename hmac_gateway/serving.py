@@ -28,6 +28,8 @@ WORKER: Final = "HMAC_GATEWAY_WORKER"
 HEAD_TIMEOUT: Final = 30
 #: Connections of one process, if it may have so many files open.
 MAX_CONNECTIONS: Final = 10_000
+#: Requests at a time on one HTTP/2 connection (granian: 200).
+MAX_STREAMS: Final = 50
 #: Largest request head in bytes; granian answers 431 beyond it.
 MAX_HEAD: Final = 64 * 1024
 
@@ -111,7 +113,11 @@ async def serve(app: Any, listener: Listener, stopping: asyncio.Event | None = N
         http1_settings=HTTP1Settings(header_read_timeout=HEAD_TIMEOUT * 1000, max_buffer_size=MAX_HEAD),
         # Granian's default for heads is 16 MiB. Pings end what is dead; the interval is in ms, the time-out in s.
         http2_settings=HTTP2Settings(
-            max_headers_size=MAX_HEAD, keep_alive_interval=HEAD_TIMEOUT * 1000, keep_alive_timeout=HEAD_TIMEOUT
+            max_headers_size=MAX_HEAD,
+            keep_alive_interval=HEAD_TIMEOUT * 1000,
+            keep_alive_timeout=HEAD_TIMEOUT,
+            # Each may hold megabytes for a client that does not read.
+            max_concurrent_streams=MAX_STREAMS,
         ),
         log_level=LogLevels.error,
         ssl_cert=Path(listener.cert) if listener.cert else None,

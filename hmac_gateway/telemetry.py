@@ -238,7 +238,7 @@ def prune() -> None:
     WorkerStatus._default_manager.filter(heartbeat_at__lt=now - 2 * HEARTBEAT_LIFE).delete()
     Tombstone._default_manager.filter(created_at__lt=now - timedelta(seconds=TOMBSTONE_LIFE)).delete()
     old = MinuteCounter._default_manager.filter(minute__gt=EPOCH, minute__lt=now - COUNTER_LIFE)
-    for counter in old[:1000]:
+    for counter in old[:10_000]:
         with transaction.atomic():
             # Whoever deletes the row adds its count: of two workers, one.
             if MinuteCounter._default_manager.filter(pk=counter.pk).delete()[0]:

@@ -73,6 +73,9 @@ def _ambiguity(path: str) -> str | None:
             return "the path holds an encoded control character"
         if "/." in seen and any(_is_dots(segment) for segment in seen.split("/")):
             return "the path holds a dot segment"
+        if "/;" in seen:
+            # Servers that cut path parameters (RFC 3986 3.3) read `/;x/admin` as `/admin`.
+            return "the path holds a segment of parameters only"
         if "%" not in seen:
             return None
         once = unquote_to_bytes(seen.encode("latin-1")).decode("latin-1")

@@ -128,6 +128,11 @@ def test_plain(path: str) -> None:
     assert ambiguity(path) is None
 
 
+@pytest.mark.parametrize("path", ["/;/admin", "/;x=1/admin", "/a/;b", "/%3Bx/admin", "/%253b/admin"])
+def test_segments_that_some_servers_drop(path: str) -> None:
+    assert ambiguity(path) == "the path holds a segment of parameters only"
+
+
 def test_reasons_are_words_for_the_client() -> None:
     assert ambiguity("/a/../b") == "the path holds a dot segment"
     assert ambiguity("/a#b") == "the request target holds a fragment"
