@@ -401,7 +401,7 @@ def test_spooled_body_is_taken_back_when_an_early_answer_comes(gateway: Proxied)
 
     def script(peer: Peer) -> None:
         peer.read_head()
-        peer.send(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 2\r\n\r\nno")
+        peer.send(b"HTTP/1.1 403 Forbidden\r\nconnection: close\r\ncontent-length: 2\r\n\r\nno")
         peer.wait_closed()
 
     with Upstream(script) as upstream:

@@ -235,7 +235,9 @@ def test_client_that_leaves_ends_the_exchange(
         curl.process.kill()
         curl.process.communicate()
         assert peer.closed_by_client.wait(10)
-        assert not peer.received.endswith(b"0\r\n\r\n")
+        if arguments:
+            # The upload was cut off, not finished. (A head may end in 0, too.)
+            assert not peer.received.endswith(b"0\r\n\r\n")
         assert gateway.access_line(host)["status"] == 499
 
 
