@@ -100,7 +100,8 @@ class Proxied(Served):
 
     def access_lines(self, host: str = "") -> list[dict[str, Any]]:
         """The access log so far; with `host` only what its route answered."""
-        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith('{"time"')]
+        whole = self.log.read_text().rpartition("\n")[0]  # a line may be half written
+        lines = [json.loads(line) for line in whole.splitlines() if line.startswith('{"time"')]
         return [line for line in lines if not host or line["route"] == host.partition(".")[0]]
 
     def access_line(self, host: str) -> dict[str, Any]:
