@@ -112,7 +112,9 @@ def test_a_killed_worker_takes_nobody_along_and_comes_back(two_workers: Served) 
     lost = {outcome.request.split()[1].decode() for outcome in outcomes if not outcome.status}
     assert len(lost) <= 16
     time.sleep(2 * FLUSH_SECONDS)
-    lines = (json.loads(line) for line in two_workers.log.read_text().splitlines() if line.startswith("{"))
+    lines = (
+        json.loads(line) for line in two_workers.log.read_text().rpartition("\n")[0].splitlines() if line[:1] == "{"
+    )
     read = {line["path"] for line in lines if line["request_id"][:20] in living}
     assert lost.isdisjoint(read)
     assert len(read) > 20
