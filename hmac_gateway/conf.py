@@ -18,6 +18,10 @@ DEFAULTS: dict[str, Any] = {
     "REPLAY_STORE": "memory",
     "REPLAY_MEMORY_ENTRIES": 100_000,
     "PLUGINS_AVAILABLE": None,
+    "PROTECT": [],
+    "CREDENTIALS": {},
+    "ORIGINAL_HEADERS": {"method": "X-Original-Method", "uri": "X-Original-URI", "proto": "X-Original-Proto"},
+    "TELEMETRY": None,
     "REQUIRE_SAME_CONSUMER": True,
     "MAX_BODY": 64 * 1024 * 1024,
     "SPOOL_MEMORY": 1024 * 1024,
@@ -61,6 +65,26 @@ class Conf:
     def plugins_available(self) -> list[str] | None:
         """Names of the plugins that may be enabled; None means all."""
         return self._get("PLUGINS_AVAILABLE")  # type: ignore[no-any-return]
+
+    @property
+    def protect(self) -> list[Any]:
+        """Addresses of this site that need a credential: regexes, or {path, plugin, config, dialect}."""
+        return self._get("PROTECT")  # type: ignore[no-any-return]
+
+    @property
+    def credentials(self) -> dict[str, Any]:
+        """Settings-only mode: {key id: {secret_key, username, …}}; then no table is read for this site's requests."""
+        return self._get("CREDENTIALS")  # type: ignore[no-any-return]
+
+    @property
+    def original_headers(self) -> dict[str, str]:
+        """Which headers tell the auth endpoint the original method, uri and proto."""
+        return {**DEFAULTS["ORIGINAL_HEADERS"], **self._get("ORIGINAL_HEADERS")}
+
+    @property
+    def telemetry(self) -> bool | None:
+        """Whether this site's processes write counters, refusals and last uses; None: yes, except in test runs."""
+        return self._get("TELEMETRY")  # type: ignore[no-any-return]
 
     @property
     def require_same_consumer(self) -> bool:

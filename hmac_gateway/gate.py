@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 from .core.credential import Consumer, Lookup
 from .core.errors import Rejected
-from .core.identity import NOBODY, BodyDigest, BodyRule, Identity, Replay, Verified
+from .core.identity import NOBODY, BodyDigest, BodyRule, Carrier, Identity, Replay, Verified
 from .core.message import SINGLETONS, Message
 from .core.reasons import NEVER_ANONYMOUS, Reason
 from .core.trace import Trace
@@ -57,8 +57,8 @@ def pipeline(steps: Iterable[Step]) -> Pipeline:
 class Admission:
     """A request whose head was right. `identity` is final once `finish` was called.
 
-    `hidden` names request headers that must not go further. Where `bodies` is not empty, the adapter reads the
-    whole body, feeds every one of `digests()`, and stops with `too_large` once it is over `limit`.
+    `hidden` names the places of credentials that must not go further. Where `bodies` is not empty, the adapter reads
+    the whole body, feeds every one of `digests()`, and stops with `too_large` once it is over `limit`.
     """
 
     __slots__ = ("_directory", "_now", "bodies", "hidden", "identity", "replays")
@@ -66,7 +66,7 @@ class Admission:
     def __init__(
         self,
         identity: Identity,
-        hidden: frozenset[str] = frozenset(),
+        hidden: frozenset[Carrier] = frozenset(),
         bodies: tuple[tuple[Step, BodyRule], ...] = (),
         replays: tuple[tuple[Step, Replay], ...] = (),
         directory: Directory | None = None,
@@ -139,7 +139,7 @@ def check(
     if not steps:
         return _OPEN
     identity: Identity | None = None
-    hidden: frozenset[str] = frozenset()
+    hidden: frozenset[Carrier] = frozenset()
     bodies: list[tuple[Step, BodyRule]] = []
     replays: list[tuple[Step, Replay]] = []
     for step in steps:
@@ -150,20 +150,25 @@ def check(
                 bodies.append((step, result.body))
             if result.replay is not None:
                 replays.append((step, result.replay))
-            found = Identity(result.credential.consumer, result.credential, False, plugin.name, result.covered)
+            carrier = result.carrier
+            found = Identity(
+                result.credential.consumer, result.credential, False, plugin.name, result.covered, result.csrf_exempt
+            )
         else:
+            carrier = None
             fallback = _fallback(step, result, directory, now)
             if isinstance(fallback, Rejected):
                 return fallback
             found = fallback
         if step.common.hide_credentials:
-            hidden |= plugin.hidden_headers(step.config)
+            hidden |= step.common.carriers if carrier is None else {carrier}
         if identity is None or identity.anonymous:
             identity = found
         elif not found.anonymous:
             if directory.require_same_consumer and found.consumer != identity.consumer:
                 return refuse(step, Reason.DIFFERENT_CONSUMERS)
-            identity = found
+            # One proof that no browser gives by itself is enough.
+            identity = found._replace(csrf_exempt=True) if identity.csrf_exempt else found
     assert identity is not None  # there is at least one step
     return Admission(identity, hidden, tuple(bodies), tuple(replays), directory, now)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from hmac_gateway.core.identity import Identity
+from hmac_gateway.core.identity import Carrier, Identity
 from hmac_gateway.core.message import Message, split_target
 from hmac_gateway.core.paths import decoded
 from hmac_gateway.routing import host_of
@@ -139,17 +139,18 @@ def _node_host(node: Node) -> str:
 
 
 def header_lines(
-    message: Message, identity: Identity, hidden: frozenset[str], peer: Peer, request_id: str, body: str
+    message: Message, identity: Identity, hidden: frozenset[Carrier], peer: Peer, request_id: str, body: str
 ) -> str:
     """Everything behind the Host line, blank line included; the same for every node that is tried.
 
-    `hidden` are header names that `hide_credentials` takes away; `body` is the framing line ("" for none).
+    `hidden` are the places that `hide_credentials` empties; `body` is the framing line ("" for none).
     """
     dropped = _DROPPED
     listed = message.get("connection")
     if listed is not None or hidden:
         # What was signed must arrive: an unsigned Connection could take it away.
-        dropped = _DROPPED | hidden | (_listed(message) - identity.covered)
+        emptied = {name for place, name in hidden if place == "header"}
+        dropped = _DROPPED | emptied | (_listed(message) - identity.covered)
     headers = message.headers
     if "cookie" in message.duplicated and message.http_version[0] != "1":
         # HTTP/2 may split it; HTTP/1.1 knows one line (RFC 9113 8.2.3).

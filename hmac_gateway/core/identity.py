@@ -76,19 +76,33 @@ class Failure:
     facts: dict[str, object] | None = None
 
 
+class Carrier(NamedTuple):
+    """Where a request may carry a credential: `place` is header, query or cookie; header names in lower case."""
+
+    place: str
+    name: str
+
+
 class Verified(NamedTuple):
-    """A signature that holds. `covered` are the header names and components it covers, lower case."""
+    """A credential that holds. `covered` are the header names and components a signature covers, lower case.
+
+    `csrf_exempt` says that no browser attaches such a credential by itself. `carrier` is where it stood; None: in all
+    that the plugin's configuration names.
+    """
 
     credential: Credential
     covered: frozenset[str] = frozenset()
     body: BodyRule | None = None
     replay: Replay | None = None
+    csrf_exempt: bool = False
+    carrier: Carrier | None = None
 
 
 class Identity(NamedTuple):
     """Who a request comes from. Applications see only this.
 
-    `consumer` is None where no plugin asked; `credential` is None for an anonymous consumer.
+    `consumer` is None where no plugin asked; `credential` is None for an anonymous consumer. `csrf_exempt`: the
+    request cannot have been forged by way of a browser.
     """
 
     consumer: Consumer | None = None
@@ -96,6 +110,7 @@ class Identity(NamedTuple):
     anonymous: bool = False
     plugin: str = ""
     covered: frozenset[str] = frozenset()
+    csrf_exempt: bool = False
 
 
 #: The identity of a request on a route that asks for none.

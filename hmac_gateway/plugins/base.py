@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from ..core.credential import Lookup
 from ..core.errors import Rejected
-from ..core.identity import Verified
+from ..core.identity import Carrier, Verified
 from ..core.message import Message
 from ..core.trace import Trace
 
@@ -25,6 +25,8 @@ class Common:
     anonymous: str
     hide_credentials: bool
     expose_reason: bool
+    #: Everywhere a credential may stand: what answers vary on, and what `hide_credentials` takes away.
+    carriers: frozenset[Carrier]
 
 
 class AuthPlugin(Protocol):
@@ -50,6 +52,3 @@ class AuthPlugin(Protocol):
         self, message: Message, config: Any, lookup: Lookup, now: float, trace: Trace | None = None
     ) -> Verified | Rejected:
         """Verify a request's head at `now` (Unix seconds)."""
-
-    def hidden_headers(self, config: Any) -> frozenset[str]:
-        """Names of the headers that `hide_credentials` takes away, lower case."""

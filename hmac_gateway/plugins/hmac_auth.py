@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from ..core.credential import Lookup
 from ..core.errors import ConfigError, Rejected
-from ..core.identity import Failure, Verified
+from ..core.identity import Carrier, Failure, Verified
 from ..core.macs import ALGORITHMS
 from ..core.message import Message
 from ..core.reasons import Reason
@@ -32,6 +32,8 @@ secret_field: Final = "secret_key"
 
 #: What APISIX allows when nothing is said; hmac-sha384 only by configuration.
 DEFAULT_ALGORITHMS: Final = ("hmac-sha1", "hmac-sha256", "hmac-sha512")
+#: `hide_credentials` takes away Authorization and nothing else (APISIX).
+CARRIERS: Final = frozenset({Carrier("header", "authorization")})
 DEFAULT_SKEW: Final = 300
 DEFAULT_MAX_BODY: Final = 64 * 1024 * 1024
 DEFAULT_REPLAY_METHODS: Final = ("POST", "PUT", "PATCH", "DELETE")
@@ -142,6 +144,7 @@ def compile(config: Mapping[str, Any], dialect: str = "apisix") -> Config:
             anonymous=get("anonymous_consumer") or "",
             hide_credentials=get("hide_credentials"),
             expose_reason=get("expose_reason"),
+            carriers=CARRIERS,
         ),
     )
 
@@ -149,11 +152,6 @@ def compile(config: Mapping[str, Any], dialect: str = "apisix") -> Config:
 def common(config: Config) -> Common:
     """What the gate needs of a configuration."""
     return config.common
-
-
-def hidden_headers(config: Config) -> frozenset[str]:
-    """`hide_credentials` takes away Authorization and nothing else (APISIX)."""
-    return frozenset({"authorization"}) if config.common.hide_credentials else frozenset()
 
 
 def check(

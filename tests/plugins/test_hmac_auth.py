@@ -278,6 +278,5 @@ def test_refusals_hold_no_secret_and_no_mac() -> None:
             assert not any(text in shown for text in ("s3cret", *computed))
 
 
-def test_hidden_headers() -> None:
-    assert hmac_auth.hidden_headers(config(hide_credentials=True)) == {"authorization"}
-    assert hmac_auth.hidden_headers(config()) == frozenset()
+def test_the_credential_stands_in_one_header() -> None:
+    assert config().common.carriers == {("header", "authorization")}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hmac_gateway.core.credential import Consumer, Credential
-from hmac_gateway.core.identity import NOBODY, Identity
+from hmac_gateway.core.identity import NOBODY, Carrier, Identity
 from hmac_gateway.core.message import Message
 from proxy.plan import (
     HOP_BY_HOP,
@@ -29,7 +29,7 @@ from proxy.transport import Target, Timeouts
 
 PEER = Peer(9080)
 TRUSTED = Peer(9080, trusted=True)
-NOTHING: frozenset[str] = frozenset()
+NOTHING: frozenset[Carrier] = frozenset()
 FORWARD = Forward(None, Timeouts(1, 1, 1))
 
 CONSUMER = Consumer(id="c-1", username="john", custom_id="", groups=("a", "b"), labels={"custom_id": "label"})
@@ -43,7 +43,7 @@ def message(*headers: tuple[str, str], target: str = "/x", scheme: str = "http",
 def lines(
     *headers: tuple[str, str],
     identity: Identity = NOBODY,
-    hidden: frozenset[str] = NOTHING,
+    hidden: frozenset[Carrier] = NOTHING,
     peer: Peer = PEER,
     body: str = "",
     scheme: str = "http",
@@ -208,7 +208,7 @@ def test_connection_cannot_list_what_we_set() -> None:
 
 
 def test_hidden_headers_go_nowhere() -> None:
-    hidden = frozenset({"authorization"})
+    hidden = frozenset({Carrier("header", "authorization")})
     assert lines(HOST, ("Authorization", "x"), ("date", "d"), hidden=hidden) == [("date", "d"), *OURS]
 
 
