@@ -26,6 +26,18 @@ DIALECTS = [("apisix", "APISIX"), ("kong", "Kong")]
 _held = Local()
 
 
+class Writes:
+    """What this process wrote itself. Its own runtime looks at it, so that nobody waits for a change made here.
+
+    `count` goes up with every bump. `open` are versions, by database, whose transaction is not over: one that is
+    rolled back gives its number to another change, as in a test that runs in a transaction.
+    """
+
+    count: ClassVar[int] = 0
+    open: ClassVar[dict[str, int]] = {}
+
+
+
 def bump(using: str | None = None) -> int:
     """Raise the configuration's version by one and return it. To be called inside the writing transaction.
 
@@ -42,7 +54,17 @@ def bump(using: str | None = None) -> int:
         if not rows.update(version=models.F("version") + 1):
             ConfigVersion.load(using)
             rows.update(version=models.F("version") + 1)
-        return rows.values_list("version", flat=True).get()
+        version = rows.values_list("version", flat=True).get()
+        Writes.count += 1
+        Writes.open[using] = version
+        transaction.on_commit(lambda: _committed(using), using)
+        return version
+
+
+def _committed(using: str) -> None:
+    Writes.open.pop(using, None)
+    # Threads that looked before the commit look again.
+    Writes.count += 1
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from . import plugins
 from .core.credential import Consumer, Lookup
 from .core.errors import Rejected
 from .core.identity import NOBODY, BodyDigest, BodyRule, Carrier, Identity, Replay, Verified
@@ -52,6 +53,29 @@ Pipeline = tuple[Step, ...]
 def pipeline(steps: Iterable[Step]) -> Pipeline:
     """Steps in the order in which they run: higher priority first, as in APISIX and Kong."""
     return tuple(sorted(steps, key=lambda step: -step.priority))
+
+
+def compile_step(
+    name: str,
+    config: Mapping[str, Any],
+    dialect: str = "apisix",
+    *,
+    priority: int | None = None,
+    max_body: int | None = None,
+) -> Step:
+    """Check and compile one plugin's configuration; raises ConfigError naming the field.
+
+    `priority` stands in for the plugin's own, which `_meta` may also change; `max_body` for a limit on bodies that
+    are read to be checked, where the configuration gives none.
+    """
+    plugins.validate_config(name, config, dialect)
+    plugin = plugins.get(name)
+    if max_body is not None and "max_req_body_size" in plugin.config_schema[dialect]["properties"]:
+        config = {"max_req_body_size": max_body, **config}
+    compiled = plugin.compile(config, dialect)
+    if priority is None:
+        priority = (config.get("_meta") or {}).get("priority", plugin.priority[dialect])
+    return Step(plugin, compiled, plugin.common(compiled), priority)
 
 
 class Admission:

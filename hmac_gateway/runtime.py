@@ -24,6 +24,7 @@ from django.db.models import Model
 from . import crypto
 from .conf import conf
 from .core.errors import ConfigError
+from .entities import Writes
 from .models import ConfigVersion, Tombstone
 from .snapshot import Snapshot, lookups
 
@@ -110,6 +111,8 @@ class Runtime:
         self._now = now
         self._lock = threading.Lock()
         self._checked = float("-inf")
+        self._writes = -1
+        self._provisional = False
         self._next_expiry: float | None = None
         self.snapshot: Snapshot | None = None
         self.problems: list[str] = []
@@ -128,12 +131,19 @@ class Runtime:
         self._ways_compiler = ways.Compiler()
         self._ways_module = ways
 
+    def due(self) -> bool:
+        """Whether `current` would look: REFRESH_SECONDS are over, or this process itself has written."""
+        return self._writes != Writes.count or time.monotonic() - self._checked >= conf.refresh_seconds
+
     def current(self) -> Snapshot | None:
-        """The snapshot, after a look at the version row if the last one is older than REFRESH_SECONDS."""
-        if time.monotonic() - self._checked >= conf.refresh_seconds and self._lock.acquire(blocking=False):
-            # Another thread's look serves everyone: nobody waits for it.
+        """The snapshot, after a look at the version row if one is due.
+
+        Another thread's look serves everyone, and nobody waits for it, unless there is no snapshot yet.
+        """
+        if self.due() and self._lock.acquire(blocking=self.snapshot is None):
             try:
-                self._refresh()
+                if self.due():
+                    self._refresh()
             finally:
                 self._lock.release()
         return self.snapshot
@@ -144,8 +154,9 @@ class Runtime:
             return self._refresh()
 
     def _refresh(self) -> bool:
+        wrote, self._writes = self._writes != Writes.count, Writes.count
         try:
-            self._look()
+            self._look(wrote)
         except Error as error:
             # Not only DatabaseError: a connection that was cut may give InterfaceError.
             self._fail(f"the database cannot be read: {first_line(error)}")
@@ -169,9 +180,13 @@ class Runtime:
             logger.error("%s; %s", problem, "the last good one keeps serving" if self.snapshot else "nothing is served")
         self.problems = [problem]
 
-    def _look(self) -> None:
+    def _look(self, wrote: bool) -> None:
         using = self._using or router.db_for_read(ConfigVersion)
         version, canary = _version(using)
+        if self._provisional and wrote:
+            # What was read then may have been rolled back, and its number given to another change.
+            self._start_over()
+        self._provisional = Writes.open.get(using) == version
         # By the wall clock, which is also what tombstones go by: the monotonic one stands still while a machine sleeps.
         if self._version >= 0 and (version < self._version or time.time() - self._read_at > TOMBSTONE_LIFE / 2):
             # Another database, a restored backup, or a sleep longer than tombstones live.

@@ -7,8 +7,10 @@ small tables. Imports `models`, `runtime` and `crypto`; called by `proxy.worker`
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
+import threading
 import time
 import uuid
 from collections import Counter, deque
@@ -18,7 +20,7 @@ from typing import Any, Final, Protocol
 
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
-from django.db import IntegrityError, models, transaction
+from django.db import IntegrityError, connections, models, transaction
 from django.utils import timezone
 
 from . import crypto
@@ -30,6 +32,8 @@ from .models import MinuteCounter, Rejection, Tombstone, WorkerStatus
 from .runtime import TOMBSTONE_LIFE, Runtime
 from .schemes import SCHEMES, Claim
 from .serving import WORKER
+
+logger = logging.getLogger("hmac_gateway.telemetry")
 
 #: Refusals kept per flush: the debugger needs examples, a flood needs no more rows.
 KEPT_REJECTIONS: Final = 50
@@ -45,6 +49,8 @@ HEARTBEAT_LIFE: Final = timedelta(seconds=30)
 _NOT_KEPT: Final = frozenset({"cookie", "proxy-authorization"})
 
 
+#: A site's thread ends after so many seconds without a request to tell of.
+IDLE_SECONDS: Final = 60
 #: How often the last use of credentials is written, in seconds.
 USED_SECONDS: Final = 5.0
 #: Outcomes by the hundreds of a status.
@@ -56,10 +62,13 @@ class Finished(Protocol):
 
     message: Message
     request_id: str
-    path: str
     status: int
     reason: str
     identity: Identity
+
+    @property
+    def path(self) -> str:
+        """The raw path."""
 
     @property
     def route_id(self) -> str:
@@ -99,6 +108,15 @@ class Telemetry:
     def flush(self) -> None:
         """Write heartbeat, counters and refusals. Raises DatabaseError; what was not written is tried again."""
         self._beat()
+        self.write()
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is anything to write."""
+        return bool(self._seen or self._rejections or self._counts or self._used)
+
+    def write(self) -> None:
+        """`flush` without the heartbeat, for processes that do not look at the configuration by themselves."""
         counts = self._counts
         for _ in range(len(self._seen)):
             minute, route_id, outcome, used = self._seen.popleft()
@@ -172,6 +190,44 @@ class Telemetry:
             remote_addr=exchange.message.remote_addr[:64],
             sealed_request=_sealed(at, exchange.message),
         )
+
+
+class Background:
+    """Writes a Django site's telemetry about once a second, in a thread that starts with the first event.
+
+    On a request's way there is no query for it. The thread ends when nothing comes any more, and is made anew in a
+    process that was forked.
+    """
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self.telemetry = telemetry
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def wake(self) -> None:
+        """Make sure that what was noted will be written."""
+        thread = self._thread
+        if thread is None or not thread.is_alive():
+            with self._lock:
+                if self._thread is thread:
+                    self._thread = threading.Thread(target=self._run, name="hmac-gateway-telemetry", daemon=True)
+                    self._thread.start()
+
+    def _run(self) -> None:
+        idle = 0
+        while idle < IDLE_SECONDS:
+            time.sleep(1.0)
+            if not self.telemetry.pending:
+                idle += 1
+                continue
+            idle = 0
+            try:
+                self.telemetry.write()
+            except Exception as error:
+                # Not with a traceback each second: a database that is away is the site's own trouble, and it shows.
+                logger.warning("writing counters and refusals failed: %s", type(error).__name__)
+            finally:
+                connections.close_all()
 
 
 def _is_uuid(text: str) -> bool:

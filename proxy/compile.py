@@ -11,11 +11,10 @@ from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any, Final
 
-from hmac_gateway import plugins as plugin_registry
 from hmac_gateway.conf import conf
 from hmac_gateway.core.errors import ConfigError
 from hmac_gateway.expr import compile_expr
-from hmac_gateway.gate import Pipeline, Step, pipeline
+from hmac_gateway.gate import Pipeline, Step, compile_step, pipeline
 from hmac_gateway.routing import Route, Router
 
 from .plan import Forward, Node, Upstream
@@ -99,7 +98,7 @@ class Compiler:
             return None
         kept = self._steps.get(row["id"])
         if kept is None:
-            kept = (row, _named(f"plugin {row['name']} at {row['place']}", _compile_step, row, meta))
+            kept = (row, _named(f"plugin {row['name']} at {row['place']}", _compile_step, row))
             self._steps[row["id"]] = kept
         return kept[1]
 
@@ -127,17 +126,8 @@ def _named(what: str, build: Any, *args: Any) -> Any:
         raise ConfigError(what, str(error)[:200], "a row that can be compiled") from error
 
 
-def _compile_step(row: Row, meta: Mapping[str, Any]) -> Step:
-    plugin_registry.validate_config(row["name"], row["config"], row["dialect"])
-    plugin = plugin_registry.get(row["name"])
-    # The site's limit on bodies that are read to be checked stands in where the plugin's own field is not given.
-    limited = "max_req_body_size" in plugin.config_schema[row["dialect"]]["properties"]
-    given = {"max_req_body_size": conf.max_body, **row["config"]} if limited else row["config"]
-    config = plugin.compile(given, row["dialect"])
-    priority = row["priority"]
-    if priority is None:
-        priority = meta.get("priority", plugin.priority[row["dialect"]])
-    return Step(plugin, config, plugin.common(config), priority)
+def _compile_step(row: Row) -> Step:
+    return compile_step(row["name"], row["config"], row["dialect"], priority=row["priority"], max_body=conf.max_body)
 
 
 def _timeouts(*rows: Row | None) -> Timeouts:

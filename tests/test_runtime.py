@@ -12,19 +12,34 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet
 from django.apps import apps
-from django.db import InterfaceError, OperationalError, connection
+from django.db import InterfaceError, OperationalError, connection, transaction
 from django.db.models import QuerySet
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
 from hmac_gateway import crypto, runtime
 from hmac_gateway.core.credential import Credential
-from hmac_gateway.entities import bump
+from hmac_gateway.entities import Writes, bump
 from hmac_gateway.models import ConfigVersion, Tombstone
 from hmac_gateway.runtime import TOMBSTONE_LIFE, Mirror, Refresher, Runtime
 from tests.settings import HMAC_GATEWAY
 
 pytestmark = pytest.mark.django_db
+
+
+class Forgetful(dict[str, int]):
+    """Holds no version open: as if every write of the test were committed."""
+
+    def __setitem__(self, key: str, value: int) -> None:
+        pass
+
+
+@pytest.fixture(autouse=True)
+def committed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Each test is one transaction. The runtime would take its writes for what may be rolled back yet."""
+    monkeypatch.setattr(Writes, "open", Forgetful())
+    yield
+
 
 Consumers = apps.get_model("hmac_consumers.Consumer")._default_manager
 Credentials = apps.get_model("hmac_consumers.Credential")._default_manager
@@ -534,7 +549,7 @@ def test_a_read_that_breaks_off_in_the_middle_is_done_again(monkeypatch: pytest.
 def test_a_bug_is_survived(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     view = good()
     with monkeypatch.context() as patch:
-        patch.setattr(view, "_look", lambda: 1 / 0)
+        patch.setattr(view, "_look", lambda wrote: 1 / 0)
         assert not view.refresh()
     assert view.problems == ["refreshing failed: ZeroDivisionError"]
     assert view.refresh()
@@ -546,7 +561,9 @@ def test_current_looks_when_the_last_look_is_too_old(monkeypatch: pytest.MonkeyP
     with monkeypatch.context() as patch:
         patch.setattr(runtime.time, "monotonic", lambda: clock[0])
         assert view.current() is not None
-        Routes.create(id="r", paths=["/r"])
+        with patch.context() as elsewhere:  # as if another process had written
+            elsewhere.setattr(Writes, "count", 0)
+            Routes.create(id="r", paths=["/r"])
         clock[0] += 0.2
         with CaptureQueriesContext(connection) as queries:
             view.current()
@@ -554,6 +571,43 @@ def test_current_looks_when_the_last_look_is_too_old(monkeypatch: pytest.MonkeyP
         clock[0] += 0.05
         view.current()
     assert routes(view) == {"r"}
+
+
+def test_own_writes_are_seen_at_once() -> None:
+    view = Runtime()
+    view.current()
+    Routes.create(id="r", paths=["/r"])
+    view.current()
+    assert routes(view) == {"r"}
+
+
+def test_a_version_that_was_rolled_back_and_given_again_is_read_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Writes, "open", {})
+    view = good()
+    for key in ("one", "two"):
+        version = ConfigVersion.load().version
+        savepoint = transaction.savepoint()
+        Routes.create(id=key, paths=[f"/{key}"])
+        assert ConfigVersion.load().version == version + 1
+        view.current()
+        assert view.snapshot is not None
+        assert {route.id for route in view.snapshot.routes.routes} == {key}
+        transaction.savepoint_rollback(savepoint)
+
+
+def test_the_first_snapshot_is_waited_for() -> None:
+    view = Runtime()
+    view._lock.acquire()
+    got: list[Any] = []
+    other = threading.Thread(target=lambda: got.append(view.current()))
+    other.start()
+    other.join(0.1)
+    assert other.is_alive()
+    view.snapshot = good().snapshot
+    view._writes, view._checked = Writes.count, runtime.time.monotonic()
+    view._lock.release()
+    other.join(5)
+    assert got == [view.snapshot]
 
 
 # --- the thread ---

@@ -85,6 +85,16 @@ def _ambiguity(path: str) -> str | None:
     return "the path is encoded too many times"
 
 
+def stable(path: str) -> str:
+    """A raw path decoded until nothing changes any more: how the last of many decoders would read it."""
+    for _ in range(8):
+        once = unquote_to_bytes(path.encode("latin-1")).decode("latin-1")
+        if once == path:
+            break
+        path = once
+    return path
+
+
 def _is_dots(segment: str) -> bool:
     # `..;x` is a dot segment to servers that cut path parameters (RFC 3986 3.3).
     return segment.partition(";")[0] in (".", "..")

@@ -27,6 +27,7 @@ class Reason(StrEnum):
     CREDENTIAL_NOT_YET_VALID = "credential_not_yet_valid"
     CREDENTIAL_EXPIRED = "credential_expired"
     SECRET_UNAVAILABLE = "secret_unavailable"
+    WRONG_PASSWORD = "wrong_password"
     ALGORITHM_NOT_ALLOWED = "algorithm_not_allowed"
     # Freshness.
     DATE_MISSING = "date_missing"
@@ -44,6 +45,7 @@ class Reason(StrEnum):
     DIGEST_MALFORMED = "digest_malformed"
     DIGEST_MISMATCH = "digest_mismatch"
     BODY_TOO_LARGE = "body_too_large"
+    BODY_UNSEEN = "body_unseen"
     # Replays.
     REPLAYED = "replayed"
     REPLAY_STORE_UNAVAILABLE = "replay_store_unavailable"
@@ -58,6 +60,7 @@ class Reason(StrEnum):
     UPSTREAM_BROKEN = "upstream_broken"
     UPSTREAM_TIMEOUT = "upstream_timeout"
     REQUEST_TIMEOUT = "request_timeout"
+    LENGTH_REQUIRED = "length_required"
 
 
 #: Refusals that no anonymous consumer may cover: the request itself is wrong, too big, or seen before.
@@ -67,6 +70,7 @@ NEVER_ANONYMOUS = frozenset(
         Reason.AMBIGUOUS_PATH,
         Reason.MALFORMED,
         Reason.BODY_TOO_LARGE,
+        Reason.LENGTH_REQUIRED,
         Reason.REPLAYED,
         Reason.REPLAY_STORE_UNAVAILABLE,
     }

@@ -1,0 +1,332 @@
+"""Between Django's requests and the engine: message, body, admission, answers.
+
+Used by the middleware, the decorator, the DRF class, the embedded lane and the auth endpoint's view; knows WSGI and
+ASGI requests. Imports `site`, the gate and Django.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import time
+import weakref
+from collections.abc import Iterable, Iterator
+from typing import IO, Any, Final, cast
+from urllib.parse import quote
+
+from asgiref.sync import sync_to_async
+from django.core.exceptions import ImproperlyConfigured
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.utils.cache import patch_vary_headers
+
+from .. import site
+from ..conf import conf
+from ..core.errors import Rejected
+from ..core.identity import NOBODY, Identity
+from ..core.message import Message
+from ..core.reasons import Reason
+from ..core.words import answer
+from ..gate import Admission, Pipeline, Step, check
+from ..site import Door
+from ..snapshot import Snapshot
+from ..stores import StoreUnavailable
+from ..trust import trust
+
+#: How much of a body is read at once.
+CHUNK: Final = 64 * 1024
+#: Bodies from this size on are read and digested off the event loop.
+_LARGE: Final = 256 * 1024
+#: Nothing in front of the site may keep what a credential opened.
+NO_STORE: Final = "private, no-store"
+#: Where servers put the request target as received: gunicorn, then uWSGI and mod_wsgi.
+_RAW_TARGETS: Final = ("RAW_URI", "REQUEST_URI")
+_UNPREFIXED: Final = ("CONTENT_TYPE", "CONTENT_LENGTH")
+#: What RFC 3986 lets stand in a path.
+_IN_PATH: Final = "/~!$&'()*+,;=:@-._"
+
+
+class Access:
+    """What was found out about one request, kept on it as `_hmac_gateway` for all adapters that see it.
+
+    `verified` are the steps that held; `stored` the keys of replay marks that this very request has set.
+    """
+
+    __slots__ = ("identity", "message", "reason", "request_id", "route_id", "status", "stored", "verified")
+
+    def __init__(self, message: Message, request_id: str) -> None:
+        self.message = message
+        self.request_id = request_id
+        self.route_id = ""
+        self.status = 0
+        self.reason = ""
+        self.identity: Identity = NOBODY
+        self.verified: Pipeline = ()
+        self.stored: set[str] = set()
+
+    @property
+    def path(self) -> str:
+        """The raw path, for logs and the debugger."""
+        return self.message.path
+
+
+def access_of(request: HttpRequest) -> Access:
+    """The request's `Access`, made on first use."""
+    found: Access | None = request.__dict__.get("_hmac_gateway")
+    if found is None:
+        message = _message(request)
+        found = request.__dict__["_hmac_gateway"] = Access(message, _request_id(message))
+    return found
+
+
+def message_of(request: HttpRequest) -> Message:
+    """The request's head as received, as far as the server has kept it (`target_exact`)."""
+    return access_of(request).message
+
+
+def request_id_of(request: HttpRequest) -> str:
+    """The id under which logs and the debugger know this request."""
+    return access_of(request).request_id
+
+
+def raw_target(request: HttpRequest) -> tuple[str, bool]:
+    """(request target, whether these are the bytes received); rebuilt by quoting where the server has lost them."""
+    scope = getattr(request, "scope", None)
+    if scope is not None:
+        raw = scope.get("raw_path")
+        query = scope.get("query_string", b"")
+        query = query.decode("latin-1") if isinstance(query, bytes) else query
+        if raw:
+            # uvicorn and others leave the query out of raw_path; one server keeps it there.
+            path = raw.decode("latin-1").partition("?")[0]
+            return (f"{path}?{query}" if query else path), True
+    else:
+        environ: dict[str, Any] = request.META
+        for name in _RAW_TARGETS:
+            raw = environ.get(name)
+            if raw:
+                return cast(str, raw), True
+        query = environ.get("QUERY_STRING", "")
+    path = quote(request.path, safe=_IN_PATH, encoding="utf-8", errors="surrogateescape")
+    return (f"{path}?{query}" if query else path), False
+
+
+def _headers(environ: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The headers that a WSGI environ holds; empty CONTENT_… stand for absent ones (PEP 3333)."""
+    for name, value in environ.items():
+        if name[:5] == "HTTP_":
+            yield name[5:].replace("_", "-"), value
+        elif name in _UNPREFIXED and value:
+            yield name.replace("_", "-"), value
+
+
+def _message(request: HttpRequest) -> Message:
+    target, exact = raw_target(request)
+    scope = getattr(request, "scope", None)
+    meta = request.META
+    if scope is not None:
+        headers: Iterable[tuple[str | bytes, str | bytes]] = scope["headers"]
+        version = scope.get("http_version", "1.1")
+    else:
+        headers = _headers(meta)
+        version = meta.get("SERVER_PROTOCOL", "HTTP/1.1").removeprefix("HTTP/")
+    return Message(
+        cast(str, request.method),
+        target,
+        headers,
+        cast(str, request.scheme),
+        None,
+        version,
+        meta.get("REMOTE_ADDR") or "",
+        exact,
+    )
+
+
+_trusted: Final = site._Kept(lambda given: trust(conf.trusted_proxies))
+
+
+def is_trusted(address: str) -> bool:
+    """Whether a peer is one of TRUSTED_PROXIES."""
+    return _trusted.of(site._settings())(address)
+
+
+def _request_id(message: Message) -> str:
+    given = message.get("x-request-id")
+    if given is None or not is_trusted(message.remote_addr):
+        return os.urandom(16).hex()
+    if len(given) <= 64 and given.isascii() and given.replace("-", "").isalnum():
+        return given
+    return os.urandom(16).hex()
+
+
+# --- what must be passed ---
+
+
+def door_of(request: HttpRequest, snapshot: Snapshot | None) -> Door | Rejected | None:
+    """What this site's configuration demands of a request; None: nothing."""
+    meta_path = request.path
+    plain = meta_path if meta_path.isascii() else meta_path.encode("utf-8", "surrogateescape").decode("latin-1")
+    target, _ = raw_target(request)
+    raw = target.partition("?")[0] if target[:1] == "/" else message_of(request).path
+    return site.protection(snapshot, plain, raw, lambda: message_of(request))
+
+
+def admit(request: HttpRequest, steps: Pipeline, directory: Snapshot) -> Admission | Rejected:
+    """Run the gate over a request: head, body where a digest must be right, replay marks.
+
+    Afterwards the body is there unread. Sets `request.hmac` when it may go on. Raises ImproperlyConfigured when
+    somebody consumed a body that must be checked.
+    """
+    admission = _head(request, steps, directory)
+    if isinstance(admission, Rejected):
+        return admission
+    refused = _body(request, admission) if admission.bodies else None
+    if refused is not None:
+        return refused
+    access = access_of(request)
+    for step, replay in admission.replays:
+        if replay.key in access.stored:
+            continue
+        try:
+            new = site.store().add(replay.key, replay.ttl)
+        except StoreUnavailable as error:
+            return admission.replays_unknown(step, str(error))
+        if not new:
+            return admission.replayed(step)
+        access.stored.add(replay.key)
+    return _passed(request, steps, admission)
+
+
+async def aadmit(request: HttpRequest, steps: Pipeline, directory: Snapshot) -> Admission | Rejected:
+    """`admit` from an event loop: neither a large body nor the replay store blocks it."""
+    admission = _head(request, steps, directory)
+    if isinstance(admission, Rejected):
+        return admission
+    if admission.bodies:
+        length = message_of(request).content_length
+        if length is not None and length < _LARGE:
+            refused = _body(request, admission)
+        else:
+            refused = await asyncio.to_thread(_body, request, admission)
+        if refused is not None:
+            return refused
+    access = access_of(request)
+    for step, replay in admission.replays:
+        if replay.key in access.stored:
+            continue
+        try:
+            new = await site.store().aadd(replay.key, replay.ttl)
+        except StoreUnavailable as error:
+            return admission.replays_unknown(step, str(error))
+        if not new:
+            return admission.replayed(step)
+        access.stored.add(replay.key)
+    return _passed(request, steps, admission)
+
+
+async def acurrent() -> Snapshot | None:
+    """`site.snapshot()` from an event loop: a look at the version row happens in a thread, as Django's ORM demands."""
+    found = site.settings_only()
+    if found is not None:
+        return found
+    runtime = site.runtime()
+    return await sync_to_async(runtime.current)() if runtime.due() else runtime.snapshot
+
+
+def _head(request: HttpRequest, steps: Pipeline, directory: Snapshot) -> Admission | Rejected:
+    message = message_of(request)
+    unframed = message.content_length is None and message.get("transfer-encoding") is not None
+    if steps and unframed and not hasattr(request, "scope"):
+        # PEP 3333 knows no body without a length: the view would see an empty one.
+        return Rejected(Reason.LENGTH_REQUIRED, dialect=conf.dialect)
+    return check(message, steps, directory, time.time())
+
+
+def _passed(request: HttpRequest, steps: Pipeline, admission: Admission) -> Admission:
+    access = access_of(request)
+    access.identity = admission.identity
+    access.verified += steps
+    request.hmac = admission.identity  # type: ignore[attr-defined]
+    return admission
+
+
+# --- bodies ---
+
+
+def _body(request: HttpRequest, admission: Admission) -> Rejected | None:
+    """Read the whole body in chunks, judge it, and put it back as if nobody had read it."""
+    digests = admission.digests()
+    if request._read_started:  # type: ignore[attr-defined]
+        whole: bytes | None = request.__dict__.get("_body")
+        if whole is None:
+            raise ImproperlyConfigured(
+                "The body of this request was consumed before its digest could be checked. Whatever reads it must come "
+                "later: put hmac_gateway.middleware.HmacGatewayMiddleware before middleware that reads request.POST, "
+                "request.FILES or the stream, and HmacAuthentication first in authentication_classes."
+            )
+        for digest in digests:
+            digest.feed(whole)
+        return admission.finish(digests)
+    spool: IO[bytes] = tempfile.SpooledTemporaryFile(conf.spool_memory, prefix="hmac-gateway-")  # noqa: SIM115
+    # Closed with the request, whoever holds it last: views may go on reading while they stream.
+    weakref.finalize(request, spool.close)
+    limit, size = admission.limit, 0
+    while chunk := request.read(CHUNK):
+        size += len(chunk)
+        if size > limit:
+            return admission.too_large(size)
+        for digest in digests:
+            digest.feed(chunk)
+        spool.write(chunk)
+    spool.seek(0)
+    unread: Any = request
+    unread._stream = spool
+    unread._read_started = False
+    if "wsgi.input" in request.META:
+        request.META["wsgi.input"] = spool
+    return admission.finish(digests)
+
+
+# --- answers ---
+
+
+def refusal(request: HttpRequest, rejected: Rejected, steps: Pipeline = ()) -> HttpResponse:
+    """The answer of a refusal, in the words of whoever refused."""
+    request_id = request_id_of(request)
+    status, body, headers = answer(rejected, request_id)
+    response = HttpResponse(body, status=status)
+    for name, value in headers:
+        response[name] = value
+    response["X-Request-Id"] = request_id
+    finished(request, status, rejected)
+    return cast(HttpResponse, protect_response(response, steps))
+
+
+def finished(request: HttpRequest, status: int, rejected: Rejected | None = None) -> None:
+    """Tell log and console how a protected request ended."""
+    access = access_of(request)
+    access.status = status
+    access.reason = "" if rejected is None else str(rejected.reason)
+    site.observe(access, rejected)
+
+
+def protect_response(response: HttpResponseBase, steps: Iterable[Step]) -> HttpResponseBase:
+    """Keep an answer out of every shared cache: no-store, and Vary on each header that may carry a credential."""
+    response["Cache-Control"] = NO_STORE
+    names = set()
+    for step in steps:
+        for place, name in step.common.carriers:
+            if place == "header":
+                names.add(name.title())
+            elif place == "cookie":
+                names.add("Cookie")
+    patch_vary_headers(response, sorted(names) or ["Authorization"])
+    return response
+
+
+def exempt_from_csrf(request: HttpRequest, identity: Identity) -> None:
+    """Let a request pass CsrfViewMiddleware that no browser can have been made to send."""
+    if identity.csrf_exempt:
+        # The attribute by which Django's own test client says the same.
+        request._dont_enforce_csrf_checks = True  # type: ignore[attr-defined]

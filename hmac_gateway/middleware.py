@@ -1,0 +1,84 @@
+"""`HmacGatewayMiddleware`: protects the site's own addresses in PROTECT and in the *this site* routes of the admin.
+
+Right after SecurityMiddleware in MIDDLEWARE, before anything that answers from a cache or reads bodies. One class for
+sync and async; both paths call the same functions of `adapters.django`, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import cast
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+
+from . import site
+from .adapters.django import (
+    aadmit,
+    access_of,
+    acurrent,
+    admit,
+    door_of,
+    exempt_from_csrf,
+    finished,
+    protect_response,
+    refusal,
+)
+from .core.errors import Rejected
+from .core.identity import NOBODY
+
+Sync = Callable[[HttpRequest], HttpResponseBase]
+Async = Callable[[HttpRequest], Awaitable[HttpResponseBase]]
+
+
+class HmacGatewayMiddleware:
+    """Sets `request.hmac` (an Identity: consumer, credential, what was covered), or answers in the site's stead.
+
+    On addresses that need nothing, `request.hmac` is the identity of nobody.
+    """
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: Sync | Async) -> None:
+        self.get_response = get_response
+        self._async = iscoroutinefunction(get_response)
+        if self._async:
+            markcoroutinefunction(self)
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
+        if self._async:
+            return self.__acall__(request)
+        get_response = cast(Sync, self.get_response)
+        door = door_of(request, site.snapshot())
+        if door is None:
+            request.hmac = NOBODY  # type: ignore[attr-defined]
+            return get_response(request)
+        if isinstance(door, Rejected):
+            return refusal(request, door)
+        access_of(request).route_id = door.route_id
+        admission = admit(request, door.pipeline, door.directory)
+        if isinstance(admission, Rejected):
+            return refusal(request, admission, door.pipeline)
+        exempt_from_csrf(request, admission.identity)
+        response = get_response(request)
+        finished(request, response.status_code)
+        return protect_response(response, door.pipeline)
+
+    async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
+        get_response = cast(Async, self.get_response)
+        door = door_of(request, await acurrent())
+        if door is None:
+            request.hmac = NOBODY  # type: ignore[attr-defined]
+            return await get_response(request)
+        if isinstance(door, Rejected):
+            return refusal(request, door)
+        access_of(request).route_id = door.route_id
+        admission = await aadmit(request, door.pipeline, door.directory)
+        if isinstance(admission, Rejected):
+            return refusal(request, admission, door.pipeline)
+        exempt_from_csrf(request, admission.identity)
+        response = await get_response(request)
+        finished(request, response.status_code)
+        return protect_response(response, door.pipeline)
