@@ -17,8 +17,8 @@ from hmac_gateway.expr import compile_expr
 from hmac_gateway.gate import Pipeline, Step, compile_step, pipeline
 from hmac_gateway.routing import Route, Router
 
+from .exchange import Keepalive, Target, Timeouts
 from .plan import Forward, Node, Upstream
-from .transport import Keepalive, Target, Timeouts
 
 Row = Mapping[str, Any]
 Rows = Mapping[str, Mapping[Any, Row]]

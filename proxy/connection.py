@@ -1,7 +1,7 @@
 """One HTTP/1.1 connection to an upstream node, streaming both ways with back-pressure.
 
 Used through `proxy.transport`, whose `Pool` makes, lends and takes back connections; the gateway lane is
-the only caller. Imports the standard library and httptools, nothing of Django and nothing of the gateway.
+the only caller. Imports the standard library, `.exchange` and `.reading`, nothing of Django or the gateway.
 The common exchange (no body out, one block back) costs one write, one future and no timer.
 """
 
@@ -11,26 +11,21 @@ import asyncio
 from math import inf
 from typing import TYPE_CHECKING, cast
 
-from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
-
 from .exchange import (
     Keepalive,
     ReadTimeout,
     Response,
     SendTimeout,
+    Target,
     Timeouts,
     TransportError,
     UpstreamBroken,
 )
+from .reading import ResponseReader
 
 if TYPE_CHECKING:
-    from .transport import Pool, Target
+    from .transport import Pool
 
-#: Bytes: more than this before a response head is complete, or in chunk extensions and trailers between two
-#: pieces of body, is refused. llhttp itself sets no bound and would collect a header of any size.
-MAX_HEAD = 64 * 1024
-#: Interim (1xx) responses dropped before one final response.
-MAX_INTERIM = 16
 #: Bytes of unread response body above which the socket is no longer read; `read` takes all and resumes.
 READ_HIGH = 256 * 1024
 #: Bytes of unsent request body above which `send` waits, and below which it goes on.
@@ -40,7 +35,7 @@ WRITE_LOW = 16 * 1024
 TICK = 0.001
 
 
-class Connection(asyncio.Protocol):
+class Connection(ResponseReader, asyncio.Protocol):
     """Lent by the pool for one exchange: `start`, `send`*, `finish`, `response`, `read`*, `release`.
 
     Every exchange ends with exactly one `release` or `abort`, also after an error or a cancellation; the
@@ -49,35 +44,20 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "__weakref__",
-        "_buffered",
-        "_chunks",
         "_closed",
-        "_complete",
-        "_dirty",
         "_failure",
-        "_head_bytes",
-        "_head_done",
-        "_headers",
-        "_interim",
-        "_keep_alive",
         "_loop",
-        "_method",
-        "_parser",
         "_pool",
-        "_quiet",
         "_read_deadline",
         "_reader",
         "_reading_paused",
         "_send_deadline",
         "_sent",
         "_started",
-        "_status",
         "_timeouts",
         "_timer",
         "_timer_at",
-        "_transfer_encoding",
         "_transport",
-        "_version",
         "_writer",
         "_writing_paused",
         "idle",
@@ -87,11 +67,6 @@ class Connection(asyncio.Protocol):
         "reused",
         "target",
     )
-
-    # httptools looks these up for every parser; a class attribute is cheaper than a failing lookup.
-    on_status = None
-    on_chunk_header = None
-    on_chunk_complete = None
 
     _transport: asyncio.Transport
     _timeouts: Timeouts
@@ -105,15 +80,10 @@ class Connection(asyncio.Protocol):
         self.requests = 0
         self.idle = False  # in the pool's keeping
         self.idle_until = inf
+        super().__init__()
         self._closed = True  # until connection_made
-        self._parser: HttpResponseParser | None = None
         self._failure: TransportError | None = None
         self._started = False
-        self._complete = False
-        self._head_done = False
-        self._dirty = False
-        self._chunks: list[bytes] = []
-        self._buffered = 0
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
         self._reading_paused = False
@@ -137,20 +107,10 @@ class Connection(asyncio.Protocol):
         `body_follows` the body comes by `send`, and `finish` says that it is whole. Never raises for a
         connection that died meanwhile: `response` does.
         """
-        self._parser = HttpResponseParser(self)
-        self._method = method
+        self.begin(method)
         self._timeouts = timeouts
         self._sent = not body_follows
         self._started = True
-        self._complete = False
-        self._head_done = False
-        self._keep_alive = False
-        self._status = 0
-        self._headers: list[tuple[bytes, bytes]] = []
-        self._transfer_encoding: bytes | None = None
-        self._head_bytes = 0
-        self._interim = 0
-        self._quiet = 0
         self.requests += 1
         if self._closed:
             self._failure = UpstreamBroken("the connection was closed before the request", stale=self.reused)
@@ -265,34 +225,18 @@ class Connection(asyncio.Protocol):
         self._closed = False
 
     def data_received(self, data: bytes) -> None:
-        parser = self._parser
         complete = self._complete
-        if parser is None or complete:
+        if self._parser is None or complete:
             # Nothing was asked: whatever this answers, it is not the next request.
             self._dirty = True
             if not self._started:
                 self._close()
             return
-        if self._head_done:
-            self._quiet += len(data)
-        else:
-            self._head_bytes += len(data)
-        try:
-            parser.feed_data(data)
-        except (HttpParserError, HttpParserUpgrade) as error:
-            # After a whole message the error is about surplus bytes: the response stands.
-            if not self._complete:
-                self._fail(UpstreamBroken(str(error.__context__ or error)))
-                return
-            self._dirty = True
-        if self._head_bytes > MAX_HEAD and self._oversized():
-            self._head_done = False  # so that `response` raises and does not hand it out
-            self._fail(UpstreamBroken(f"response head over {MAX_HEAD} bytes"))
+        broken = self.feed(data)
+        if broken is not None:
+            self._fail(broken)
             return
         if self._head_done:
-            if self._quiet > MAX_HEAD:
-                self._fail(UpstreamBroken(f"chunk extensions or trailers over {MAX_HEAD} bytes"))
-                return
             if self._buffered > READ_HIGH and not self._complete and not self._reading_paused:
                 self._reading_paused = True
                 self._transport.pause_reading()
@@ -319,93 +263,13 @@ class Connection(asyncio.Protocol):
         if self._writer is not None and not self._writer.done():
             self._writer.set_result(None)
 
-    # -- httptools callbacks ----------------------------------------------------------------------------
-
-    def on_message_begin(self) -> None:
-        if self._complete:
-            self._dirty = True
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._head_done:
-            return  # a trailer, or a second message
-        name = name.lower()
-        if name == b"transfer-encoding":
-            # Several lines are one list (RFC 9110 5.3), and no list is what we accept.
-            known = self._transfer_encoding
-            self._transfer_encoding = value if known is None else known + b"," + value
-        self._headers.append((name, value.rstrip()))  # llhttp leaves trailing blanks on (RFC 9112 5.1)
-
-    def on_headers_complete(self) -> None:
-        parser = self._parser
-        if self._complete or parser is None:
-            return
-        status = parser.get_status_code()
-        version = parser.get_http_version()
-        if status < 200:
-            self._interim += 1
-            if status < 100:
-                raise UpstreamBroken(f"response status {status}")
-            if status == 101:
-                raise UpstreamBroken("the upstream switched protocols unasked")
-            if self._interim > MAX_INTERIM:
-                raise UpstreamBroken(f"more than {MAX_INTERIM} interim responses")
-            self._headers = []
-            self._transfer_encoding = None
-            return
-        if version != "1.1" and version != "1.0":
-            raise UpstreamBroken(f"response in HTTP/{version}")
-        coding = self._transfer_encoding
-        if coding is not None:
-            # We sent no TE, so anything but chunked is a coding nobody would undo (RFC 9112 6.1, 7).
-            if coding.strip().lower() != b"chunked":
-                raise UpstreamBroken("unsupported transfer coding")
-            if version == "1.0":
-                self._dirty = True  # faulty framing (RFC 9112 6.1): read it, then close
-        if self._method == "HEAD":
-            # llhttp does not know the request. Reuse only if it, too, says at once that no body comes: a node
-            # that sends a body here would answer the next request with it.
-            self._complete = True
-        elif self._method == "CONNECT" and status < 300:
-            raise UpstreamBroken("the upstream opened a tunnel")
-        self._status = status
-        self._version = version
-        self._head_done = True
-
-    def on_body(self, data: bytes) -> None:
-        if self._complete:
-            self._dirty = True
-            return
-        self._quiet = 0
-        self._buffered += len(data)
-        self._chunks.append(data)
-
-    def on_message_complete(self) -> None:
-        if not self._head_done:
-            return  # an interim response
-        if self._complete and self._method != "HEAD":
-            return  # a second message
-        self._complete = True
-        # llhttp answers this rightly only here.
-        self._keep_alive = self._parser is not None and self._parser.should_keep_alive()
-
     # -- internals --------------------------------------------------------------------------------------
 
     def _error(self) -> TransportError:
         return self._failure or UpstreamBroken("no response")
 
-    def _oversized(self) -> bool:
-        if not self._head_done:
-            return True
-        self._head_bytes = sum(len(name) + len(value) + 4 for name, value in self._headers)
-        return self._head_bytes > MAX_HEAD
-
     def _take(self) -> bytes:
-        chunks = self._chunks
-        if not chunks:
-            return b""
-        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        self._chunks = []
-        self._buffered = 0
+        data = super()._take()
         if self._reading_paused and not self._closed:
             self._reading_paused = False
             self._transport.resume_reading()
@@ -415,18 +279,8 @@ class Connection(asyncio.Protocol):
         if self._closed:
             return
         if self._started and not self._complete and self._failure is None:
-            if exc is None and self._head_done and not self._delimited():
-                self._complete = True  # the body lasted until the close (RFC 9112 6.3, rule 8)
-            else:
-                fresh = not self._head_bytes
-                what = f"closed {'without a response' if fresh else 'inside the response'}"
-                self._failure = UpstreamBroken(
-                    f"{what}: {exc}" if exc is not None else what, stale=fresh and self.reused
-                )
+            self._failure = self.cut(exc, self.reused)
         self._close()
-
-    def _delimited(self) -> bool:
-        return any(name == b"content-length" or name == b"transfer-encoding" for name, _ in self._headers)
 
     def _fail(self, failure: TransportError) -> None:
         self._failure = failure

@@ -1,11 +1,11 @@
-"""What an exchange with an upstream is made of: its limits in time, its answer, its errors.
+"""What an exchange with an upstream is made of: its target, its limits in time, its answer, its errors.
 
-Plain values for `proxy.transport`, which is where callers import them from. Standard library only.
+Plain values of both lanes' transports, of plans and of what is compiled. Standard library only.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 class TransportError(Exception):
@@ -50,6 +50,33 @@ class UpstreamBroken(TransportError):
     def __init__(self, message: str, *, stale: bool = False) -> None:
         super().__init__(message)
         self.stale = stale
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a connection goes, and the key under which it is kept: reused for an equal target only.
+
+    `host` is a name or an address (IPv6 without brackets). With `tls`, `server_name` (else `host`) is sent as
+    SNI and must be in the certificate, unless `verify` is off; `ca_file` replaces the system's roots;
+    `client_cert` is (certificate file, key file), both PEM.
+    """
+
+    host: str
+    port: int
+    tls: bool = False
+    server_name: str | None = None
+    verify: bool = True
+    ca_file: str | None = None
+    client_cert: tuple[str, str] | None = None
+    # Looked up on every request: hash seven fields once.
+    _hash: int = field(init=False, repr=False, compare=False, default=0)
+
+    def __post_init__(self) -> None:
+        key = (self.host, self.port, self.tls, self.server_name, self.verify, self.ca_file, self.client_cert)
+        object.__setattr__(self, "_hash", hash(key))
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 @dataclass(frozen=True, slots=True)

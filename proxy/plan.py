@@ -1,7 +1,6 @@
 """What goes upstream, as a pure function of the request, the route and the identity. No I/O.
 
-Called by the gateway lane and the embedded lane; built for by `compile.py`. Imports `hmac_gateway` and the
-transport's plain values.
+Called by the gateway lane and the embedded lane; built for by `compile.py`. Imports `hmac_gateway` and `.exchange`.
 """
 
 from __future__ import annotations
@@ -9,12 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
+from hmac_gateway.core.arguments import without_arguments, without_cookies
 from hmac_gateway.core.identity import Carrier, Identity
 from hmac_gateway.core.message import Message, split_target
 from hmac_gateway.core.paths import decoded
 from hmac_gateway.routing import host_of
 
-from .transport import Keepalive, Target, Timeouts
+from .exchange import Keepalive, Target, Timeouts
 
 #: RFC 9110 7.6.1 and what is left of older practice: these speak about one connection only.
 HOP_BY_HOP: Final = frozenset(
@@ -106,13 +106,17 @@ class BadTarget(Exception):
     """The target cannot be forwarded as this route demands: answered with 400."""
 
 
-def forwarded_target(message: Message, forward: Forward) -> str:
+#: Nothing is taken away: most requests.
+NOTHING_HIDDEN: Final[frozenset[Carrier]] = frozenset()
+
+
+def forwarded_target(message: Message, forward: Forward, hidden: frozenset[Carrier] = NOTHING_HIDDEN) -> str:
     """The request target for the upstream: the raw bytes as they came, less a prefix where the route says so.
 
-    Raises BadTarget when the prefix, matched in decoded form, is spelled otherwise in the raw path.
+    Query arguments in `hidden` are taken out; the others keep their order and spelling. Raises BadTarget when the prefix, matched in decoded form, is spelled otherwise in the raw path.
     """
     prefix = forward.strip_prefix
-    if not prefix and message.target.startswith("/"):
+    if not prefix and not hidden and message.target.startswith("/"):
         return message.target
     path, query = split_target(message.target)
     if prefix:
@@ -121,6 +125,11 @@ def forwarded_target(message: Message, forward: Forward) -> str:
         path = path[len(prefix) :]
         if not path.startswith("/"):
             path = "/" + path
+    if hidden and query:
+        left = without_arguments(query, {name for place, name in hidden if place == "query"})
+        if not left:
+            return path
+        query = left
     return f"{path}?{query}" if "?" in message.target else path
 
 
@@ -156,6 +165,10 @@ def header_lines(
         # HTTP/2 may split it; HTTP/1.1 knows one line (RFC 9113 8.2.3).
         whole = "; ".join(message.get_all("cookie"))
         headers = [*(pair for pair in headers if pair[0] != "cookie"), ("cookie", whole)]
+    if hidden:
+        cookies = {name for place, name in hidden if place == "cookie"}
+        if cookies:
+            headers = _without_cookies(headers, cookies)
     lines = [f"{name}: {value}\r\n" for name, value in headers if name not in dropped and "_" not in name]
     remote = message.remote_addr
     before = ", ".join(message.get_all("x-forwarded-for"))
@@ -206,6 +219,18 @@ def identity_lines(identity: Identity) -> str:
             value = value.encode().decode("latin-1")
         lines.append(f"{name}: {value.translate(_UNSAFE)}\r\n")
     return "".join(lines)
+
+
+def _without_cookies(headers: list[tuple[str, str]], names: set[str]) -> list[tuple[str, str]]:
+    """The headers less these cookies, and less a Cookie header that held nothing else."""
+    kept = []
+    for name, value in headers:
+        if name == "cookie":
+            value = without_cookies(value, names)
+            if not value:
+                continue
+        kept.append((name, value))
+    return kept
 
 
 def _listed(message: Message) -> frozenset[str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from dataclasses import dataclass, field
 from math import inf
 
 from .connection import TICK, Connection
@@ -19,6 +18,7 @@ from .exchange import (
     ReadTimeout,
     Response,
     SendTimeout,
+    Target,
     Timeouts,
     TransportError,
     UpstreamBroken,
@@ -38,33 +38,6 @@ __all__ = [
     "TransportError",
     "UpstreamBroken",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where a connection goes, and the key under which it is kept: reused for an equal target only.
-
-    `host` is a name or an address (IPv6 without brackets). With `tls`, `server_name` (else `host`) is sent as
-    SNI and must be in the certificate, unless `verify` is off; `ca_file` replaces the system's roots;
-    `client_cert` is (certificate file, key file), both PEM.
-    """
-
-    host: str
-    port: int
-    tls: bool = False
-    server_name: str | None = None
-    verify: bool = True
-    ca_file: str | None = None
-    client_cert: tuple[str, str] | None = None
-    # Looked up on every request: hash seven fields once.
-    _hash: int = field(init=False, repr=False, compare=False, default=0)
-
-    def __post_init__(self) -> None:
-        key = (self.host, self.port, self.tls, self.server_name, self.verify, self.ca_file, self.client_cert)
-        object.__setattr__(self, "_hash", hash(key))
-
-    def __hash__(self) -> int:
-        return self._hash
 
 
 class Pool:
