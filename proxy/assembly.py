@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from hmac_gateway.adapters.auth_request import originals, speakers
 from hmac_gateway.conf import conf
 from hmac_gateway.logs import AccessLog
 from hmac_gateway.runtime import Refresher, Runtime
@@ -16,6 +17,7 @@ from hmac_gateway.stores import ReplayStore, replay_store
 from hmac_gateway.telemetry import Telemetry
 from hmac_gateway.trust import trust
 
+from .auth_endpoint import AuthEndpoint
 from .gateway import Gateway
 
 
@@ -27,6 +29,8 @@ def build(*, now: Callable[[], float] = time.time, store: ReplayStore | None = N
     runtime = Runtime(now=now)
     telemetry = Telemetry(runtime)
     refresher = Refresher(runtime, telemetry.flush, telemetry.gone)
+    trusted = trust(conf.trusted_proxies)
+    endpoint = AuthEndpoint(speakers(conf.trusted_proxies), trusted, originals(conf.original_headers), conf.dialect)
     log = AccessLog() if conf.access_log else None
 
     def started() -> None:
@@ -47,7 +51,8 @@ def build(*, now: Callable[[], float] = time.time, store: ReplayStore | None = N
         replay_store() if store is None else store,
         now=now,
         dialect=conf.dialect,
-        trusted=trust(conf.trusted_proxies),
+        trusted=trusted,
+        endpoint=endpoint,
         log=log,
         observer=telemetry,
         spool_memory=conf.spool_memory,

@@ -14,18 +14,21 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Final, Protocol
 
+from hmac_gateway.adapters.auth_request import PATH as AUTH_PATH
+from hmac_gateway.adapters.auth_request import speakers
 from hmac_gateway.core.errors import Rejected
 from hmac_gateway.core.identity import NOBODY, Identity
 from hmac_gateway.core.message import Message
 from hmac_gateway.core.paths import ambiguity, decoded
 from hmac_gateway.core.reasons import Reason
-from hmac_gateway.core.words import answer
+from hmac_gateway.core.words import answer, row
 from hmac_gateway.gate import Admission, check
 from hmac_gateway.logs import AccessLog
 from hmac_gateway.routing import Route, host_of
 from hmac_gateway.snapshot import Snapshot
 from hmac_gateway.stores import ReplayStore, StoreUnavailable
 
+from .auth_endpoint import AuthEndpoint, accepted, refused
 from .balancers import Balancer
 from .plan import (
     RESPONSE_DROPPED,
@@ -73,6 +76,7 @@ _NO_BODY: Final = ("", "content-length: 0\r\n")
 _AUTHORITY: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&*+=\x80-\xff-]+)(?::[0-9]*)?")
 #: Answered by the gateway itself, before any route.
 RESERVED_PREFIX: Final = "/.hmac-gateway/"
+_AUTH_PATH: Final = AUTH_PATH.encode()
 
 
 class Observer(Protocol):
@@ -164,7 +168,7 @@ class Gateway:
 
     `snapshot` gives the current configuration or None; `now` is Unix seconds; `trusted` says whether a peer's
     X-Forwarded-* are believed; `dialect` whose words are used before a route matched; `client_silence` how many
-    seconds a client may keep it waiting.
+    seconds a client may keep it waiting; `endpoint` answers for other proxies, loopback's without one.
     """
 
     def __init__(
@@ -175,6 +179,7 @@ class Gateway:
         now: Callable[[], float] = time.time,
         dialect: str = "apisix",
         trusted: Callable[[str], bool] = lambda address: False,
+        endpoint: AuthEndpoint | None = None,
         log: AccessLog | None = None,
         observer: Observer | None = None,
         spool_memory: int = 1024 * 1024,
@@ -187,6 +192,7 @@ class Gateway:
         self._now = now
         self._dialect = dialect
         self._trusted = trusted
+        self._endpoint = endpoint or AuthEndpoint(speakers(()), trusted, dialect=dialect)
         self._log = log
         self._observer = observer
         self._spool_memory = spool_memory
@@ -243,8 +249,9 @@ class Gateway:
         exchange = Exchange(message, self._request_id(message, trusted), receive, began)
         self._enter(exchange)
         try:
-            outcome = self._admit(exchange)
-            if isinstance(outcome, Rejected):
+            if scope["raw_path"] == _AUTH_PATH:
+                await self._auth(exchange, send)
+            elif isinstance(outcome := self._admit(exchange), Rejected):
                 await self._refuse(exchange, outcome, send)
             else:
                 server = scope.get("server")
@@ -446,6 +453,31 @@ class Gateway:
                 return admission.replayed(step)
         return None
 
+    async def _auth(self, exchange: Exchange, send: Send) -> None:
+        """Give the auth endpoint's verdict; what logs and the debugger see is the original request."""
+        received = exchange.message
+        judged = self._endpoint.judge(received, self._snapshot(), self._now())
+        exchange.message, exchange.path = judged.message, judged.message.path
+        exchange.route, exchange.identity = judged.route, judged.identity
+        rejected = judged.refused
+        if judged.admission is not None:
+            rejected = await self._replays(judged.admission)
+        if rejected is None:
+            status, body, pairs = accepted(judged.identity, exchange.request_id)
+        else:
+            status, body, pairs = refused(rejected, exchange.request_id)
+            exchange.reason = str(rejected.reason)
+        exchange.status, exchange.sent = status, len(body)
+        if self._observer is not None and rejected is not None and row(rejected).status < 500:
+            self._observer.rejected(exchange, rejected)
+        headers = [(name.encode(), value.encode("latin-1")) for name, value in pairs]
+        headers.append((b"content-length", b"%d" % len(body)))
+        headers.append((b"server", b"hmac-gateway"))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        body = b"" if received.method == "HEAD" else body
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+        exchange.answered = True
+
     # --- forwarding ---
 
     async def _forward(
@@ -465,7 +497,7 @@ class Gateway:
         message = exchange.message
         framing = await self._framing(exchange, spool)
         try:
-            target = forwarded_target(message, forward)
+            target = forwarded_target(message, forward, admission.hidden)
         except BadTarget as error:
             rejected = Rejected(Reason.AMBIGUOUS_PATH, dialect=route.dialect, facts={"why": str(error)})
             await self._refuse(exchange, rejected, send)

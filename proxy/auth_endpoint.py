@@ -1,0 +1,121 @@
+"""The auth endpoint: a verdict over a request that another proxy will forward (nginx `auth_request`).
+
+Called by the gateway lane and by `auth_view`. Imports `hmac_gateway`, and this app's admission and plan. The route that
+the original request means decides which plugins apply, as if it had come here itself; only its body never does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from hmac_gateway.adapters.auth_request import Originals, asked, refusal
+from hmac_gateway.core.errors import Rejected
+from hmac_gateway.core.identity import NOBODY, Identity
+from hmac_gateway.core.message import Message
+from hmac_gateway.core.paths import ambiguity, decoded
+from hmac_gateway.core.reasons import Reason
+from hmac_gateway.core.words import Answer
+from hmac_gateway.gate import Admission, check, refuse
+from hmac_gateway.routing import Route, host_of
+from hmac_gateway.snapshot import Snapshot
+
+from .plan import identity_headers
+
+#: A verdict is for one request: no cache of the proxy in front may keep it.
+_NO_STORE: Final = ("cache-control", "no-store")
+#: What no header value may hold; servers answer 500 to some of it.
+_CONTROL: Final = dict.fromkeys((*range(32), 127))
+
+
+_AUTHORITY: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&*+=\x80-\xff-]+)(?::[0-9]*)?")
+
+
+def admit(
+    message: Message, snapshot: Snapshot | None, dialect: str, now: float
+) -> tuple[Route | None, Admission | Rejected]:
+    """Route and gate."""
+    if snapshot is None:
+        return None, Rejected(Reason.NOT_CONFIGURED, dialect=dialect)
+    if not message.authority and message.http_version == "1.1":
+        return None, Rejected(Reason.MALFORMED, dialect=dialect, detail="no Host")
+    if message.authority and not _AUTHORITY.fullmatch(message.authority):
+        return None, Rejected(Reason.MALFORMED, dialect=dialect, detail="Host is not host:port")
+    path = message.path
+    why = ambiguity(path)
+    if why is not None:
+        return None, Rejected(Reason.AMBIGUOUS_PATH, dialect=dialect, facts={"why": why})
+    route = snapshot.routes.match(host_of(message.authority), decoded(path), message)
+    steps = snapshot.global_pipelines.get(dialect, ()) if route is None else route.pipeline
+    outcome = check(message, steps, snapshot, now)
+    if route is None and not isinstance(outcome, Rejected):
+        outcome = Rejected(Reason.NO_ROUTE, dialect=dialect)
+    return route, outcome
+
+
+class Judged(NamedTuple):
+    """What became of a request. `message` is the original one, or the auth request where that cannot be told.
+
+    `admission` still holds the replay marks that must be stored; `refused` is None where nothing else is missing.
+    """
+
+    message: Message
+    route: Route | None
+    admission: Admission | None
+    refused: Rejected | None
+
+    @property
+    def identity(self) -> Identity:
+        """Who the request comes from, as far as its head tells."""
+        return NOBODY if self.admission is None else self.admission.identity
+
+
+@dataclass(frozen=True, slots=True)
+class AuthEndpoint:
+    """The endpoint's settings. `speaks` and `trusted` are asked about peers' addresses.
+
+    Whom `speaks` accepts may tell the original request in the headers `names`; the X-Real-IP of whom `trusted` accepts
+    counts as the client's address. `dialect` is whose words are used before a route matched.
+    """
+
+    speaks: Callable[[str], bool]
+    trusted: Callable[[str], bool]
+    names: Originals = Originals()
+    dialect: str = "apisix"
+
+    def judge(self, received: Message, snapshot: Snapshot | None, now: float) -> Judged:
+        """The verdict over the head, at `now` (Unix seconds). Plain code: no query, no await, no lock."""
+        peer = received.remote_addr
+        found = asked(received, self.names, self.speaks(peer), self.trusted(peer), self.dialect)
+        if isinstance(found, Rejected):
+            return Judged(received, None, None, found)
+        message = found.message
+        route, outcome = admit(message, snapshot, self.dialect, now)
+        if isinstance(outcome, Rejected):
+            return Judged(message, route, None, outcome)
+        if not found.told and outcome.identity is NOBODY:
+            # A proxy that forgot to tell would otherwise let everything in by a route without a plugin.
+            rejected = Rejected(Reason.NO_ROUTE, dialect=self.dialect, detail="no original URI was told")
+            return Judged(message, route, None, rejected)
+        if outcome.bodies:
+            # Not even an empty one: whether a body follows is not told, and anybody could add one to a signed head.
+            return Judged(message, route, None, refuse(outcome.bodies[0][0], Reason.BODY_UNSEEN))
+        return Judged(message, route, outcome, None)
+
+
+def accepted(identity: Identity, request_id: str) -> Answer:
+    """202 without a body, with the headers that tell who calls; characters beyond latin-1 as their UTF-8 bytes."""
+    headers = [_NO_STORE, ("x-request-id", request_id)]
+    for name, value in identity_headers(identity):
+        if not value.isascii():
+            value = value.encode().decode("latin-1")
+        headers.append((name.lower(), value.translate(_CONTROL)))
+    return Answer(202, b"", headers)
+
+
+def refused(rejected: Rejected, request_id: str) -> Answer:
+    """401 or 403, with the words that the other lanes give."""
+    status, body, headers = refusal(rejected, request_id)
+    return Answer(status, body, [*headers, _NO_STORE, ("x-request-id", request_id)])
