@@ -46,7 +46,6 @@ class Reason(StrEnum):
     DIGEST_MISMATCH = "digest_mismatch"
     BODY_TOO_LARGE = "body_too_large"
     BODY_UNSEEN = "body_unseen"
-    BODY_UNSEEN = "body_unseen"
     # Replays.
     REPLAYED = "replayed"
     REPLAY_STORE_UNAVAILABLE = "replay_store_unavailable"

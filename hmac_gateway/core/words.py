@@ -33,7 +33,6 @@ TABLE: Final[dict[tuple[str, str, Reason | None], Row]] = {
     ("apisix", "", Reason.NO_ROUTE): Row(404, "404 Route Not Found", "error_msg"),
     ("apisix", "", Reason.BODY_TOO_LARGE): Row(413, _TOO_LARGE),
     ("apisix", "", Reason.BODY_UNSEEN): Row(403, "the body cannot be checked here"),
-    ("apisix", "", Reason.BODY_UNSEEN): Row(403, "the body cannot be checked here"),
     ("apisix", "", Reason.REQUEST_TIMEOUT): Row(408, "the request body did not arrive in time"),
     ("apisix", "", Reason.LENGTH_REQUIRED): Row(411, "a body needs a Content-Length here"),
     ("apisix", "", Reason.NOT_CONFIGURED): Row(503, "configuration not loaded"),
