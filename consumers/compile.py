@@ -14,6 +14,8 @@ from typing import Any, Final, TypeVar
 from hmac_gateway import crypto
 from hmac_gateway.core.credential import Consumer, Credential, Secret, is_reference
 from hmac_gateway.core.errors import ConfigError
+from hmac_gateway.models import ConfigVersion
+from hmac_gateway.snapshot import Table
 
 logger = logging.getLogger("hmac_gateway.runtime")
 
@@ -44,6 +46,7 @@ class Compiler:
         self._credentials: dict[Any, Credential] = {}
         self._owned: dict[Any, set[Any]] = {}
         self._owner: dict[Any, Any] = {}
+        self._fingerprint_key = b""
 
     def update(self, rows: Rows, changes: Changes) -> None:
         """Take in changed and deleted keys. Raises ConfigError naming the row; call again with the same keys then."""
@@ -83,8 +86,20 @@ class Compiler:
         """Consumers by user name."""
         return {consumer.username: consumer for consumer in self._consumers.values() if consumer.username}
 
-    def credentials(self) -> dict[str, dict[str, Credential]]:
-        """Per plugin: credentials by identifier. A credential comes before its consumer's own entry."""
+    def credentials(self) -> dict[str, Table]:
+        """Per plugin: credentials by what a request names. A credential comes before its consumer's own entry.
+
+        Reads the fingerprint key from the database, once, when there is a credential of key-auth. Raises CannotOpen.
+        """
+        tables = self._tables()
+        found: dict[str, Table] = {**tables}
+        if "key-auth" in tables:
+            if not self._fingerprint_key:
+                self._fingerprint_key = ConfigVersion.fingerprint_bytes()
+            found["key-auth"] = Keys(tables["key-auth"], self._fingerprint_key)
+        return found
+
+    def _tables(self) -> dict[str, dict[str, Credential]]:
         tables: dict[str, dict[str, Credential]] = {}
         for credential in self._credentials.values():
             table = tables.setdefault(credential.plugin, {})
@@ -95,6 +110,21 @@ class Compiler:
             if credential.public_id or identifier not in table:
                 table[identifier] = credential
         return tables
+
+
+class Keys:
+    """Credentials of key-auth, found by the key itself: rows hold its fingerprint only."""
+
+    __slots__ = ("_by_fingerprint", "_key")
+
+    def __init__(self, by_fingerprint: Mapping[str, Credential], key: bytes) -> None:
+        self._by_fingerprint = by_fingerprint
+        self._key = key
+
+    def get(self, identifier: str, /) -> Credential | None:
+        """The credential of a key as it was sent (bytes as text), or None."""
+        # Whoever tries keys cannot choose what is compared here: the fingerprint's key is not known to him.
+        return self._by_fingerprint.get(crypto.fingerprint(identifier.encode("latin-1"), "key-auth", self._key))
 
 
 T = TypeVar("T")

@@ -211,6 +211,9 @@ class Credential(Entity):
             else:
                 what = CREDENTIAL_PLUGINS.get(self.plugin, "identifier")
                 problems.add("identifier", self.identifier, f"1 to 256 characters, the {what}")
+        elif self.plugin == "basic-auth" and ":" in self.identifier:
+            problems.add("identifier", self.identifier, "a user name without a colon, which is where it ends")
+        self._check_settings(problems)
         if self.not_before and self.expires_at and self.not_before >= self.expires_at:
             problems.add("expires_at", self.expires_at.isoformat(), "a time after `not_before`")
         problems.raise_if_any()
@@ -221,6 +224,15 @@ class Credential(Entity):
             else:
                 message = f"`public_id`: got {self.public_id!r}, the consumer has a credential with this id already."
             refuse_taken(self, "place", "public_id", message)
+
+    def _check_settings(self, problems: validators.Problems) -> None:
+        # Imported late: the engine's plugins are not needed to load the models.
+        from hmac_gateway.plugins import PLUGINS
+
+        plugin = PLUGINS.get(self.plugin)
+        if plugin is not None and isinstance(self.settings, dict) and plugin.secret_field in self.settings:
+            # Settings are kept and shown in clear.
+            problems.say("settings", f"`settings`: `{plugin.secret_field}` is kept sealed; set it as the secret.")
 
     def set_secret(self, plaintext: str) -> None:
         """Seal `plaintext` as the secret and forget the previous one; saves nothing.

@@ -69,13 +69,14 @@ def reseal(token: str) -> str:
         raise CannotOpen("sealed with a key that is not in HMAC_GATEWAY_ENCRYPTION_KEYS, or damaged") from None
 
 
-def fingerprint(plaintext: str, context: str, key: bytes) -> str:
+def fingerprint(plaintext: str | bytes, context: str, key: bytes) -> str:
     """Return the 64 hex digits by which a secret can be found without storing it in clear.
 
     `context` keeps equal texts of different uses apart. `key` comes from `ConfigVersion.fingerprint_bytes()`; it
-    outlives the encryption keys, so fingerprints survive their rotation.
+    outlives the encryption keys, so fingerprints survive their rotation. Text counts as its UTF-8 bytes.
     """
-    return hmac.digest(key, f"{context}\0{plaintext}".encode(), "sha256").hex()
+    text = plaintext.encode() if isinstance(plaintext, str) else plaintext
+    return hmac.digest(key, context.encode() + b"\0" + text, "sha256").hex()
 
 
 def make_canary() -> str:

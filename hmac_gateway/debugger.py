@@ -1,4 +1,4 @@
-"""Explains a request against the running configuration: route, plugin, then the scheme's own checks, recorded.
+"""Explains a request against the running configuration: route, plugins, then their own checks, recorded.
 
 Called by `hmac_explain` and the console. Imports `gate`, `snapshot`, `schemes.explain` and `models`. The same code
 decides here and on the request's path; here it is asked to tell. Nothing is stored and no replay mark is set.
@@ -7,20 +7,25 @@ decides here and on the request's path; here it is asked to tell. Nothing is sto
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Final
 
 from . import crypto
-from .core.errors import ConfigError
+from .core.errors import ConfigError, Rejected
+from .core.identity import Verified
 from .core.message import Message
 from .core.paths import ambiguity, decoded
-from .core.reasons import Reason
+from .core.reasons import NEVER_ANONYMOUS, Reason
 from .core.trace import Step as TraceStep
+from .core.trace import Trace
 from .gate import Admission, check
 from .models import Rejection
 from .plugins import hmac_auth
 from .routing import Route, host_of
 from .schemes.explain import explain
 from .snapshot import Snapshot
+
+_ANONYMOUS: Final = "the credentials do not hold; the request goes on as the anonymous consumer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,34 +98,37 @@ def explain_request(
     if route is None:
         return Report(False, str(Reason.NO_ROUTE), hints=_route_hints(snapshot, message))
     outcome = check(message, route.pipeline, snapshot, now)
-    step = next((step for step in route.pipeline if step.plugin.name == hmac_auth.name), None)
-    if step is None:
-        return Report(True, route=route.id, hints=["this route asks for no credentials"])
-    told = explain(
-        message,
-        step.config.scheme,
-        step.config.policy,
-        snapshot.lookups[hmac_auth.name],
-        now,
-        client_string=client_string,
-        body=body,
-    )
-    hints = list(told.hints)
-    # The gate knows more than one signature: duplicated headers, other steps, the anonymous consumer.
-    reason = told.reason if isinstance(outcome, Admission) else str(outcome.reason)
-    if isinstance(outcome, Admission) and outcome.identity.anonymous:
-        hints.append("the signature does not hold; the request goes on as the anonymous consumer")
-        reason = ""
-    return Report(
-        accepted=not reason,
-        reason=reason,
-        route=route.id,
-        plugin=step.plugin.name,
-        steps=list(told.steps),
-        strings=list(told.strings),
-        hints=hints,
-        difference=told.difference,
-    )
+    report = Report(True, route=route.id, plugin=", ".join(step.plugin.name for step in route.pipeline))
+    for step in route.pipeline:
+        lookup = snapshot.lookups[step.plugin.name]
+        if step.plugin.name != hmac_auth.name:
+            trace = Trace()
+            step.plugin.check(message, step.config, lookup, now, trace)
+            report.steps.extend(trace.steps)
+            continue
+        told = explain(
+            message, step.config.scheme, step.config.policy, lookup, now, client_string=client_string, body=body
+        )
+        report.steps.extend(told.steps)
+        report.strings.extend(told.strings)
+        report.hints.extend(told.hints)
+        report = replace(report, difference=report.difference or told.difference)
+        # A body is judged after the head, which is all that the gate has seen.
+        if told.reason and isinstance(step.plugin.check(message, step.config, lookup, now), Verified):
+            if step.common.anonymous and told.reason not in NEVER_ANONYMOUS:
+                report.hints.append(_ANONYMOUS)
+            else:
+                report = replace(report, reason=report.reason or told.reason)
+    if not route.pipeline and isinstance(outcome, Admission):
+        report.hints.append("this route asks for no credentials")
+    if isinstance(outcome, Rejected):
+        # The gate knows more than one plugin: duplicated headers, the order of steps, the anonymous consumer.
+        report = replace(report, reason=str(outcome.reason), plugin=outcome.plugin or report.plugin)
+        if len(route.pipeline) > 1:
+            report.hints.append("this route asks for all of: " + ", ".join(step.plugin.name for step in route.pipeline))
+    elif outcome.identity.anonymous:
+        report.hints.append(_ANONYMOUS)
+    return replace(report, accepted=not report.reason)
 
 
 def _route_hints(snapshot: Snapshot, message: Message) -> list[str]:

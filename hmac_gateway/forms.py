@@ -156,13 +156,17 @@ class EntityForm(BaseModelForm):
 class PluginForm(EntityForm):
     """A plugin attached somewhere: the name is chosen among those that are available.
 
-    A new one proposes more than the original's defaults: what hmac-auth should cover on most routes.
+    A new one proposes more than the original's defaults: what hmac-auth should cover on most routes. Where another
+    plugin is chosen and the proposal was left as it is, that plugin's own is taken in its place.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if "config" in self.fields:
-            self.fields["config"].help_text = "{} takes the defaults of the original."
+            self.fields["config"].help_text = (
+                "{} takes the defaults of the original. What is proposed is for hmac-auth; left as it is, another "
+                "plugin gets a proposal of its own."
+            )
             if self.instance._state.adding and not self.initial.get("config"):
                 from .plugins.hmac_auth import PROPOSED
 
@@ -177,6 +181,16 @@ class PluginForm(EntityForm):
                 names.add(current)
             choices = [("", "---------"), *((name, name) for name in sorted(names))]
             self.fields["name"] = forms.ChoiceField(choices=choices, label="Plugin")
+
+    def clean(self) -> dict[str, Any]:
+        from .plugins import PLUGINS
+        from .plugins.hmac_auth import PROPOSED
+
+        cleaned = super().clean() or self.cleaned_data
+        plugin = PLUGINS.get(cleaned.get("name", ""))
+        if self.instance._state.adding and plugin is not None and cleaned.get("config") == PROPOSED:
+            cleaned["config"] = getattr(plugin, "PROPOSED", {})
+        return cleaned
 
 
 class SecretForm(EntityForm):
@@ -212,6 +226,9 @@ class SecretForm(EntityForm):
         cleaned = super().clean() or self.cleaned_data
         credential: Any = self.instance
         plugin = cleaned.get("plugin") or credential.plugin
+        if plugin == "key-auth" and cleaned.get("identifier"):
+            self.add_error("identifier", "Leave this empty: a key is its own name. Type it as the secret.")
+            return cleaned
         secret = cleaned.get("secret") or ""
         algorithm = str((cleaned.get("settings") or {}).get("algorithm", ""))
         # A public key is configured, not made; every other credential has a secret of ours or the caller's.

@@ -8,10 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from .core.credential import Consumer, Lookup
+from .core.credential import Consumer, Credential, Lookup
 from .gate import Pipeline
 from .routing import Router
+
+
+class Table(Protocol):
+    """The credentials of one plugin; a dict by identifier is one."""
+
+    def get(self, identifier: str, /) -> Credential | None:
+        """The credential that a request names so, or None."""
 
 
 def _nobody(identifier: str) -> None:
@@ -44,6 +52,6 @@ class Snapshot:
     upstreams: Mapping[str, object] = field(default_factory=dict)
 
 
-def lookups(tables: Mapping[str, Mapping[str, object]]) -> Mapping[str, Lookup]:
+def lookups(tables: Mapping[str, Table]) -> Mapping[str, Lookup]:
     """Per plugin name the `get` of its table: identifier → Credential."""
-    return _Lookups({plugin: table.get for plugin, table in tables.items()})  # type: ignore[misc]
+    return _Lookups({plugin: table.get for plugin, table in tables.items()})

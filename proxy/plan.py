@@ -113,7 +113,8 @@ NOTHING_HIDDEN: Final[frozenset[Carrier]] = frozenset()
 def forwarded_target(message: Message, forward: Forward, hidden: frozenset[Carrier] = NOTHING_HIDDEN) -> str:
     """The request target for the upstream: the raw bytes as they came, less a prefix where the route says so.
 
-    Query arguments in `hidden` are taken out; the others keep their order and spelling. Raises BadTarget when the prefix, matched in decoded form, is spelled otherwise in the raw path.
+    Query arguments in `hidden` are taken out; the others keep their order and spelling. Raises BadTarget when the
+    prefix, matched in decoded form, is spelled otherwise in the raw path.
     """
     prefix = forward.strip_prefix
     if not prefix and not hidden and message.target.startswith("/"):

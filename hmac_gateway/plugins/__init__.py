@@ -10,12 +10,14 @@ from typing import Any, Final, cast
 
 from ..core.errors import ConfigError
 from ..schema import check
-from . import hmac_auth
+from . import basic_auth, hmac_auth, key_auth
 from .base import AuthPlugin
 
 #: Every plugin by the name that configuration uses.
 PLUGINS: Final[dict[str, AuthPlugin]] = {
     hmac_auth.name: cast(AuthPlugin, hmac_auth),
+    basic_auth.name: cast(AuthPlugin, basic_auth),
+    key_auth.name: cast(AuthPlugin, key_auth),
 }
 
 #: `_meta` of APISIX, which any plugin's configuration may hold.
@@ -59,6 +61,7 @@ def validate_credential(name: str, config: Mapping[str, Any]) -> None:
     try:
         check(config, plugin.credential_schema)
     except ConfigError as error:
-        if error.given is None or error.field == plugin.identifier_field:
+        shown = error.field == plugin.identifier_field != plugin.secret_field
+        if error.given is None or shown:
             raise
         raise ConfigError(error.field, "********", error.allowed) from None

@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ..core.credential import Lookup
-from ..core.errors import ConfigError, Rejected
+from ..core.errors import Rejected
 from ..core.identity import Carrier, Failure, Verified
 from ..core.macs import ALGORITHMS
 from ..core.message import Message
 from ..core.reasons import Reason
 from ..core.trace import Trace
-from ..schema import check as check_schema
 from ..schemes import SCHEMES, Scheme
 from ..schemes.verify import Policy, check_head
+from . import fields
 from .base import Common
 
 name: Final = "hmac-auth"
@@ -58,7 +58,7 @@ _OURS: Final = {
         "uniqueItems": True,
         "default": list(DEFAULT_REPLAY_METHODS),
     },
-    "expose_reason": {"type": "boolean", "default": False},
+    "expose_reason": fields.EXPOSE_REASON,
 }
 
 #: Unknown fields are accepted, as in APISIX.
@@ -79,17 +79,9 @@ APISIX_SCHEMA: Final[dict[str, Any]] = {
         },
         "validate_request_body": {"type": "boolean", "default": False},
         "max_req_body_size": {"type": "integer", "minimum": 1, "default": DEFAULT_MAX_BODY},
-        "hide_credentials": {"type": "boolean", "default": False},
-        "realm": {
-            "type": "string",
-            "minLength": 1,
-            "maxLength": 128,
-            # \Z, since `$` lets a final newline through, which would split the header it goes into.
-            "pattern": r"^[\x20-\x21\x23-\x5B\x5D-\x7E]+\Z",
-            "description": 'printable ASCII without " and \\',
-            "default": "hmac",
-        },
-        "anonymous_consumer": {"type": "string", "minLength": 1},
+        "hide_credentials": fields.HIDE_CREDENTIALS,
+        "realm": fields.realm("hmac"),
+        "anonymous_consumer": fields.ANONYMOUS_CONSUMER,
         **_OURS,
     },
 }
@@ -116,36 +108,22 @@ class Config:
 
 def compile(config: Mapping[str, Any], dialect: str = "apisix") -> Config:
     """Check and freeze a configuration; raises `ConfigError` naming the field."""
-    if dialect not in config_schema:
-        raise ConfigError("dialect", dialect, f"one of {', '.join(config_schema)}")
-    check_schema(config, config_schema[dialect])
-
-    def get(field: str) -> Any:
-        return config.get(field, APISIX_SCHEMA["properties"][field].get("default"))
-
-    realm = get("realm")
+    values = fields.checked(config, dialect, config_schema)
     policy = Policy(
-        algorithms=frozenset(get("allowed_algorithms")),
+        algorithms=frozenset(values["allowed_algorithms"]),
         # JSON Schema takes 300.0 for an integer.
-        clock_skew=int(get("clock_skew")),
-        required=tuple(header.lower() for header in get("signed_headers")),
-        require_signed_date=get("require_signed_date"),
-        validate_body=get("validate_request_body"),
-        require_signed_digest=get("require_signed_digest"),
-        max_body=int(get("max_req_body_size")),
-        replay_methods=frozenset(get("replay_methods")) if get("replay_protection") else None,
+        clock_skew=int(values["clock_skew"]),
+        required=tuple(header.lower() for header in values["signed_headers"]),
+        require_signed_date=values["require_signed_date"],
+        validate_body=values["validate_request_body"],
+        require_signed_digest=values["require_signed_digest"],
+        max_body=int(values["max_req_body_size"]),
+        replay_methods=frozenset(values["replay_methods"]) if values["replay_protection"] else None,
     )
     return Config(
         scheme=SCHEMES["apisix"],
         policy=policy,
-        common=Common(
-            dialect=dialect,
-            challenge=f'hmac realm="{realm}"',
-            anonymous=get("anonymous_consumer") or "",
-            hide_credentials=get("hide_credentials"),
-            expose_reason=get("expose_reason"),
-            carriers=CARRIERS,
-        ),
+        common=fields.common(values, dialect, "hmac", CARRIERS),
     )
 
 
