@@ -1,13 +1,12 @@
 """The gateway lane's HTTP/1.1 client: connections to upstream nodes, kept alive and reused.
 
 `proxy.gateway` takes a `Connection` from a `Pool`, sends one request, streams the response, and gives it
-back. Imports the standard library, `.connection` and `.exchange` only. One pool belongs to one event loop.
+back. Imports the standard library, `.connection`, `.exchange`, `.tls`. One pool belongs to one event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ssl
 from math import inf
 
 from .connection import TICK, Connection
@@ -23,6 +22,7 @@ from .exchange import (
     TransportError,
     UpstreamBroken,
 )
+from .tls import Contexts
 
 __all__ = [
     "ConnectFailed",
@@ -50,7 +50,7 @@ class Pool:
         self._closed = False
         # Insertion order is the order of release: the last is the one to reuse, the first the one to drop.
         self._idle: dict[Target, dict[Connection, None]] = {}
-        self._contexts: dict[tuple[bool, str | None, tuple[str, str] | None], ssl.SSLContext] = {}
+        self._contexts = Contexts()
         self._sweeper: asyncio.TimerHandle | None = None
         self._sweep_at = inf
 
@@ -96,7 +96,7 @@ class Pool:
                         lambda: connection,
                         target.host,
                         target.port,
-                        ssl=self._context(target),
+                        ssl=self._contexts.of(target),
                         server_hostname=target.server_name or target.host,
                         ssl_handshake_timeout=timeouts.connect,
                         ssl_shutdown_timeout=1.0,
@@ -186,19 +186,3 @@ class Pool:
                 self._idle.pop(target, None)
         if due < inf:
             self._arm(due)
-
-    def _context(self, target: Target) -> ssl.SSLContext:
-        # Building one reads files: once per distinct setting.
-        key = (target.verify, target.ca_file, target.client_cert)
-        context = self._contexts.get(key)
-        if context is None:
-            context = ssl.create_default_context(cafile=target.ca_file)
-            context.minimum_version = ssl.TLSVersion.TLSv1_2
-            context.set_alpn_protocols(["http/1.1"])
-            if not target.verify:
-                context.check_hostname = False
-                context.verify_mode = ssl.CERT_NONE
-            if target.client_cert is not None:
-                context.load_cert_chain(*target.client_cert)
-            self._contexts[key] = context
-        return context

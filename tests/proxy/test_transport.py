@@ -1065,9 +1065,9 @@ def test_tls_refusals(run: Run, tmp_path: Path) -> None:
 
 def test_tls_1_1_is_refused(run: Run, tmp_path: Path) -> None:
     pool = Pool()
-    context = pool._context(Target("h", 1, tls=True, verify=False))
+    context = pool._contexts.of(Target("h", 1, tls=True, verify=False))
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
-    assert pool._context(Target("other", 1, tls=True, verify=False)) is context
+    assert pool._contexts.of(Target("other", 1, tls=True, verify=False)) is context
 
 
 def test_tls_client_certificate(run: Run, tmp_path: Path) -> None:
