@@ -260,6 +260,25 @@ def policy(given: Mapping[str, Any], where: str = "") -> Step:
         raise ConfigError(f"{where}.{error.field}" if where else error.field, error.given, error.allowed) from None
 
 
+class Policy:
+    """What one view asks for: `{plugin, config, dialect}`, checked at once, compiled when settings can be read."""
+
+    __slots__ = ("_kept", "given")
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        for field in given:
+            if field not in PROTECT_KEYS[1:]:
+                raise ConfigError(field, given[field], f"one of {', '.join(PROTECT_KEYS[1:])}")
+        # MAX_BODY only fills in what the configuration leaves out: any number shows whether the rest is right.
+        compile_step(given.get("plugin", "hmac-auth"), given.get("config", {}), given.get("dialect", "apisix"))
+        self.given = given
+        self._kept = _Kept[Step](lambda settings: policy(given))
+
+    def step(self) -> Step:
+        """The compiled step."""
+        return self._kept.of(_settings())
+
+
 _protect: Final = _Kept(lambda given: compile_protect(conf.protect))
 
 

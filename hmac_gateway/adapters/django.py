@@ -26,6 +26,7 @@ from ..conf import conf
 from ..core.errors import Rejected
 from ..core.identity import NOBODY, Identity
 from ..core.message import Message
+from ..core.paths import ambiguity
 from ..core.reasons import Reason
 from ..core.words import answer
 from ..gate import Admission, Pipeline, Step, check
@@ -172,6 +173,13 @@ def door_of(request: HttpRequest, snapshot: Snapshot | None) -> Door | Rejected 
     return site.protection(snapshot, plain, raw, lambda: message_of(request))
 
 
+def unreadable(request: HttpRequest) -> Rejected | None:
+    """The refusal of a path that can be read in two ways; Django's resolver has already taken it as it stands."""
+    target, _ = raw_target(request)
+    why = ambiguity(target.partition("?")[0] if target[:1] == "/" else message_of(request).path)
+    return None if why is None else Rejected(Reason.AMBIGUOUS_PATH, dialect=conf.dialect, facts={"why": why})
+
+
 def admit(request: HttpRequest, steps: Pipeline, directory: Snapshot) -> Admission | Rejected:
     """Run the gate over a request: head, body where a digest must be right, replay marks.
 
@@ -314,6 +322,12 @@ def finished(request: HttpRequest, status: int, rejected: Rejected | None = None
 def protect_response(response: HttpResponseBase, steps: Iterable[Step]) -> HttpResponseBase:
     """Keep an answer out of every shared cache: no-store, and Vary on each header that may carry a credential."""
     response["Cache-Control"] = NO_STORE
+    patch_vary_headers(response, varies_on(steps))
+    return response
+
+
+def varies_on(steps: Iterable[Step]) -> list[str]:
+    """The headers that may carry the credentials of these steps."""
     names = set()
     for step in steps:
         for place, name in step.common.carriers:
@@ -321,8 +335,7 @@ def protect_response(response: HttpResponseBase, steps: Iterable[Step]) -> HttpR
                 names.add(name.title())
             elif place == "cookie":
                 names.add("Cookie")
-    patch_vary_headers(response, sorted(names) or ["Authorization"])
-    return response
+    return sorted(names) or ["Authorization"]
 
 
 def exempt_from_csrf(request: HttpRequest, identity: Identity) -> None:

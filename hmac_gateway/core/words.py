@@ -100,12 +100,17 @@ def row(rejected: Rejected) -> Row:
     return TABLE["apisix", "", None]
 
 
+def answer_text(rejected: Rejected) -> str:
+    """The words of a refusal, filled with its facts."""
+    text = row(rejected).text
+    # str.format is safe here: the template is ours, and facts are only ever inserted.
+    return text.format(**rejected.facts) if rejected.facts else text
+
+
 def answer(rejected: Rejected, request_id: str = "") -> Answer:
     """The HTTP answer of a refusal: the table's words, filled with sizes and names, never with a secret."""
-    status, text, key = row(rejected)
-    # str.format is safe here: the template is ours, and facts are only ever inserted.
-    message = text.format(**rejected.facts) if rejected.facts else text
-    body = {key: message}
+    status, _, key = row(rejected)
+    body = {key: answer_text(rejected)}
     if rejected.expose:
         body["code"] = str(rejected.reason)
     if rejected.dialect == "kong":

@@ -1,0 +1,115 @@
+"""`@hmac_required`: a credential for one plain view, sync or async.
+
+Used by a site's own views, with the middleware or without it. Imports `site` and `adapters.django`; for DRF views
+there is `drf.HmacAuthentication`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any, TypeVar, cast, overload
+
+from asgiref.sync import iscoroutinefunction, sync_to_async
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.middleware.csrf import CsrfViewMiddleware
+
+from . import site
+from .adapters.django import aadmit, access_of, acurrent, admit, finished, protect_response, refusal, unreadable
+from .conf import conf
+from .core.errors import Rejected
+from .core.reasons import Reason
+from .gate import Step
+from .snapshot import Snapshot
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+
+@overload
+def hmac_required(view: View) -> View: ...
+
+
+@overload
+def hmac_required(
+    *, plugin: str = "hmac-auth", config: Mapping[str, Any] | None = None, dialect: str = "apisix"
+) -> Callable[[View], View]: ...
+
+
+def hmac_required(
+    view: View | None = None,
+    *,
+    plugin: str = "hmac-auth",
+    config: Mapping[str, Any] | None = None,
+    dialect: str = "apisix",
+) -> View | Callable[[View], View]:
+    """Let only requests through that pass `plugin` with `config` (as it would stand on a route); sets `request.hmac`.
+
+    With arguments, as in `@hmac_required(config={"signed_headers": ["@request-target", "date"]})`, or without.
+    Raises ConfigError where it is written, when the configuration is wrong. The view is exempt from CSRF and from
+    LoginRequiredMiddleware; Django's own CSRF check runs here where a browser may have been made to send the request
+    (basic-auth, cookies, anonymous consumers). A request that the middleware let through by the same configuration
+    is not verified twice.
+    """
+    given = {"plugin": plugin, "config": dict(config or {}), "dialect": dialect}
+    policy = site.Policy(given)
+
+    def decorate(inner: View) -> View:
+        wrapper: Any
+        if iscoroutinefunction(inner):
+
+            @wraps(inner)
+            async def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+                step = policy.step()
+                outcome = _before(request, await acurrent(), step)
+                if isinstance(outcome, Snapshot):
+                    outcome = _after(request, step, await aadmit(request, (step,), outcome))
+                if outcome is None:
+                    outcome = await sync_to_async(_csrf)(request, inner, args, kwargs)
+                return outcome if outcome is not None else _done(request, step, await inner(request, *args, **kwargs))
+
+        else:
+
+            @wraps(inner)
+            def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+                step = policy.step()
+                outcome = _before(request, site.snapshot(), step)
+                if isinstance(outcome, Snapshot):
+                    outcome = _after(request, step, admit(request, (step,), outcome))
+                if outcome is None:
+                    outcome = _csrf(request, inner, args, kwargs)
+                return outcome if outcome is not None else _done(request, step, inner(request, *args, **kwargs))
+
+        wrapper.csrf_exempt = True
+        wrapper.login_required = False
+        return cast(View, wrapper)
+
+    return decorate if view is None else decorate(view)
+
+
+def _before(request: HttpRequest, snapshot: Snapshot | None, step: Step) -> HttpResponseBase | Snapshot | None:
+    """A refusal; or the directory to ask; or None, when the same was asked already."""
+    if step in access_of(request).verified:
+        return None
+    if snapshot is None:
+        return refusal(request, Rejected(Reason.NOT_CONFIGURED, dialect=conf.dialect), (step,))
+    refused = unreadable(request)
+    return snapshot if refused is None else refusal(request, refused, (step,))
+
+
+def _after(request: HttpRequest, step: Step, outcome: Any) -> HttpResponse | None:
+    return refusal(request, outcome, (step,)) if isinstance(outcome, Rejected) else None
+
+
+def _csrf(request: HttpRequest, view: Any, args: Any, kwargs: Any) -> HttpResponseBase | None:
+    """Django's own check, which `csrf_exempt` keeps its middleware from making; None when it is passed."""
+    if access_of(request).identity.csrf_exempt:
+        return None
+    check = CsrfViewMiddleware(lambda request: HttpResponse())
+    check.process_request(request)
+    return check.process_view(request, view, args, kwargs)
+
+
+def _done(request: HttpRequest, step: Step, response: HttpResponseBase) -> HttpResponseBase:
+    finished(request, response.status_code)
+    return protect_response(response, (step,))

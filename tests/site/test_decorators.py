@@ -1,0 +1,104 @@
+"""@hmac_required on plain views, sync and async."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.test import AsyncClient, Client, override_settings
+from django.urls import path
+
+from hmac_gateway.core.errors import ConfigError
+from hmac_gateway.decorators import hmac_required
+from tests.support.served import digest_of, signed
+
+SITE: dict[str, Any] = {
+    "CREDENTIALS": {
+        "client-1": {"secret_key": "my-hmac-secret", "username": "partner"},
+        "guest": {"secret_key": "x", "username": "guest"},
+    }
+}
+BODY = {"signed_headers": ["@request-target", "date", "digest"], "validate_request_body": True}
+
+
+@hmac_required
+def plain(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(request.hmac.consumer.username)  # type: ignore[attr-defined]
+
+
+@hmac_required(config=BODY)
+def bodies(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(request.body)
+
+
+@hmac_required(config={"anonymous_consumer": "guest"})
+def guests(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(request.POST.get("a", "none"))
+
+
+@hmac_required(config={**BODY, "replay_protection": True})
+async def later(request: HttpRequest) -> HttpResponse:
+    return HttpResponse(request.body)
+
+
+urlpatterns = [path("plain/", plain), path("bodies/", bodies), path("guests/", guests), path("later/", later)]
+pytestmark = pytest.mark.urls(__name__)
+MIDDLEWARE = ["django.middleware.csrf.CsrfViewMiddleware"]
+
+
+@pytest.fixture(autouse=True)
+def site() -> Iterator[None]:
+    with override_settings(MIDDLEWARE=MIDDLEWARE, HMAC_GATEWAY=SITE):
+        yield
+
+
+@pytest.fixture
+def client() -> Client:
+    return Client(enforce_csrf_checks=True)
+
+
+def test_plain(client: Client) -> None:
+    assert client.get("/plain/").status_code == 401
+    response = client.post("/plain/", headers=signed("POST", "/plain/"))
+    assert response.content == b"partner"
+    assert response["Cache-Control"] == "private, no-store" and response["Vary"] == "Authorization"
+
+
+def body_headers(where: str, body: bytes) -> dict[str, str]:
+    return signed("POST", where, listed=BODY["signed_headers"], headers={"digest": digest_of(body)})  # type: ignore[arg-type]
+
+
+def test_bodies(client: Client) -> None:
+    headers = body_headers("/bodies/", b"hello")
+    assert client.post("/bodies/", b"hello", content_type="text/plain", headers=headers).content == b"hello"
+    assert client.post("/bodies/", b"hallo", content_type="text/plain", headers=headers).status_code == 401
+
+
+def test_csrf_is_checked_for_anonymous_callers(client: Client) -> None:
+    assert client.get("/guests/").content == b"none"
+    assert client.post("/guests/", {"a": "1"}).status_code == 403
+    assert client.post("/guests/", {"a": "1"}, headers=signed("POST", "/guests/")).content == b"1"
+    client.cookies[settings.CSRF_COOKIE_NAME] = token = "a" * 32
+    assert client.post("/guests/", {"a": "1", "csrfmiddlewaretoken": token}).content == b"1"
+
+
+@async_to_sync
+async def test_async() -> None:
+    client = AsyncClient(enforce_csrf_checks=True)
+    headers = body_headers("/later/", b"hello")
+    assert (await client.post("/later/", b"hello", content_type="text/plain")).status_code == 401
+    response = await client.post("/later/", b"hello", content_type="text/plain", headers=headers)
+    assert response.content == b"hello"
+    response = await client.post("/later/", b"hello", content_type="text/plain", headers=headers)
+    assert response.status_code == 401
+
+
+def test_wrong_configuration_is_refused_where_it_is_written() -> None:
+    with pytest.raises(ConfigError, match="clock_skew"):
+        hmac_required(config={"clock_skew": 0})
+    with pytest.raises(ConfigError, match="hmac-aut"):
+        hmac_required(plugin="hmac-aut")
