@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Final, Protocol
@@ -19,19 +18,18 @@ from hmac_gateway.adapters.auth_request import speakers
 from hmac_gateway.core.errors import Rejected
 from hmac_gateway.core.identity import NOBODY, Identity
 from hmac_gateway.core.message import Message
-from hmac_gateway.core.paths import ambiguity, decoded
 from hmac_gateway.core.reasons import Reason
 from hmac_gateway.core.words import answer, row
 from hmac_gateway.gate import Admission, check
 from hmac_gateway.logs import AccessLog
-from hmac_gateway.routing import Route, host_of
+from hmac_gateway.routing import Route
 from hmac_gateway.snapshot import Snapshot
 from hmac_gateway.stores import ReplayStore, StoreUnavailable
 
+from .admission import failure_reason, find_route, unrouted, upstream_failure
 from .auth_endpoint import AuthEndpoint, accepted, refused
 from .balancers import Balancer
 from .plan import (
-    RESPONSE_DROPPED,
     BadTarget,
     Forward,
     Node,
@@ -41,6 +39,7 @@ from .plan import (
     header_lines,
     host_header,
     request_head,
+    returned_headers,
 )
 from .spool import Spool
 from .transport import (
@@ -48,9 +47,7 @@ from .transport import (
     Connection,
     ConnectTimeout,
     Pool,
-    ReadTimeout,
     Response,
-    SendTimeout,
     Timeouts,
     TransportError,
     UpstreamBroken,
@@ -72,10 +69,6 @@ CLIENT_LEFT: Final = 499
 #: Framing lines: the one for an unknown length, and those that no body follows.
 _CHUNKED: Final = "transfer-encoding: chunked\r\n"
 _NO_BODY: Final = ("", "content-length: 0\r\n")
-#: `host` or `host:port`; an address of IPv6 in brackets. Bytes beyond ASCII pass, since some clients send names so.
-_AUTHORITY: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&*+=\x80-\xff-]+)(?::[0-9]*)?")
-#: Answered by the gateway itself, before any route.
-RESERVED_PREFIX: Final = "/.hmac-gateway/"
 _AUTH_PATH: Final = AUTH_PATH.encode()
 
 
@@ -362,20 +355,11 @@ class Gateway:
         snapshot = self._snapshot()
         if snapshot is None:
             return Rejected(Reason.NOT_CONFIGURED, dialect=self._dialect)
-        if not message.authority and message.http_version == "1.1":
-            # RFC 9112 3.2; where a request without one went would be a guess.
-            return Rejected(Reason.MALFORMED, dialect=self._dialect, detail="no Host")
-        if message.authority and not _AUTHORITY.fullmatch(message.authority):
-            # Matched as one host here, it could be read as another behind us: `open.example:80@admin.example`.
-            return Rejected(Reason.MALFORMED, dialect=self._dialect, detail="Host is not host:port")
-        why = ambiguity(path)
-        if why is not None:
-            return Rejected(Reason.AMBIGUOUS_PATH, dialect=self._dialect, facts={"why": why})
-        route = snapshot.routes.match(host_of(message.authority), decoded(path), message)
-        if route is None or path.startswith(RESERVED_PREFIX):
-            # Global rules run also where no route matches (APISIX).
-            admission = check(message, snapshot.global_pipelines.get(self._dialect, ()), snapshot, self._now())
-            return admission if isinstance(admission, Rejected) else Rejected(Reason.NO_ROUTE, dialect=self._dialect)
+        route = find_route(message, path, snapshot, self._dialect)
+        if route is None:
+            return unrouted(message, snapshot, self._dialect, self._now())
+        if isinstance(route, Rejected):
+            return route
         exchange.route = route
         admission = check(message, route.pipeline, snapshot, self._now())
         if isinstance(admission, Rejected):
@@ -510,7 +494,7 @@ class Gateway:
             exchange.upstream_seconds = time.perf_counter() - began
             if exchange.left:
                 raise ClientLeft from None
-            await self._refuse(exchange, _upstream_failure(error, route.dialect), send)
+            await self._refuse(exchange, upstream_failure(error, route.dialect), send)
             return
         exchange.upstream_seconds = time.perf_counter() - began
         await self._relay(exchange, response, send)
@@ -635,9 +619,7 @@ class Gateway:
         """Pass the response on as it comes; a truncated one is never finished cleanly."""
         connection = exchange.connection
         assert connection is not None
-        listed = _connection_listed(response.headers)
-        dropped = RESPONSE_DROPPED | listed if listed else RESPONSE_DROPPED
-        headers = [pair for pair in response.headers if pair[0] not in dropped]
+        headers = returned_headers(response.headers)
         headers.append((b"x-request-id", exchange.request_id.encode()))
         exchange.status = response.status
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
@@ -656,7 +638,7 @@ class Gateway:
             try:
                 data = await connection.read()
             except TransportError as error:
-                exchange.reason = "client_left" if exchange.left else str(_failure_reason(error))
+                exchange.reason = "client_left" if exchange.left else str(failure_reason(error))
                 return
             if not data:
                 break
@@ -686,22 +668,3 @@ class Gateway:
         body = b"" if exchange.message.method == "HEAD" else body
         await send({"type": "http.response.body", "body": body, "more_body": False})
         exchange.answered = True
-
-
-def _failure_reason(error: TransportError) -> Reason:
-    if isinstance(error, ConnectTimeout | SendTimeout | ReadTimeout):
-        return Reason.UPSTREAM_TIMEOUT
-    return Reason.UPSTREAM_UNREACHABLE if isinstance(error, ConnectFailed) else Reason.UPSTREAM_BROKEN
-
-
-def _upstream_failure(error: TransportError, dialect: str) -> Rejected:
-    return Rejected(_failure_reason(error), dialect=dialect, detail=str(error))
-
-
-def _connection_listed(headers: list[tuple[bytes, bytes]]) -> frozenset[bytes]:
-    """Names in the response's Connection header: they end here (RFC 9110 7.6.1)."""
-    listed: frozenset[bytes] = frozenset()
-    for name, value in headers:
-        if name == b"connection" and value.lower() not in (b"keep-alive", b"close"):
-            listed |= {token.strip().lower() for token in value.split(b",")}
-    return listed

@@ -196,6 +196,15 @@ def request_head(message: Message, target: str, host: str, lines: str) -> bytes:
     return f"{message.method} {target} HTTP/1.1\r\nhost: {host}\r\n{lines}".encode("latin-1")
 
 
+def returned_headers(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The response headers that go on to the client, in their order; names are in lower case."""
+    dropped = RESPONSE_DROPPED
+    for name, value in headers:
+        if name == b"connection" and value.lower() not in (b"keep-alive", b"close"):
+            dropped |= {token.strip().lower() for token in value.split(b",")}  # RFC 9110 7.6.1
+    return [pair for pair in headers if pair[0] not in dropped]
+
+
 def identity_headers(identity: Identity) -> list[tuple[str, str]]:
     """The headers that tell an application who calls (decisions on identity): only those that have a value."""
     consumer = identity.consumer
