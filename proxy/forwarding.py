@@ -1,0 +1,149 @@
+"""Sends one request to an upstream's node and waits for the head of its answer, blocking: the embedded lane's half.
+
+Called by `views` with what `plan` has made. Connections and the balancer's rotations are the process's, shared by its
+threads. Retries are those of `gateway.Gateway._exchange`. Imports `hmac_gateway.core`, plan, balancer, transport.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Collection, Iterator, Mapping
+from typing import NamedTuple, Protocol
+
+from hmac_gateway.core.message import Message
+
+from .balancers import Balancer
+from .exchange import ConnectFailed, ConnectTimeout, Response, Timeouts, UpstreamBroken
+from .plan import Node, Upstream, host_header, request_head
+from .sync_transport import SyncConnection, SyncPool
+
+
+class Upload(Protocol):
+    """A request's body."""
+
+    @property
+    def framing(self) -> str:
+        """The header line that frames it upstream; "" for a request without one."""
+
+    @property
+    def size(self) -> int:
+        """Its length in bytes."""
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether `pieces` may be asked for again."""
+
+    def pieces(self) -> Iterator[bytes]:
+        """The body from its start. Raises whatever says that the client broke off."""
+
+
+class Plan(NamedTuple):
+    """What is sent, the same for every node that is tried: target and lines as `plan` makes them."""
+
+    upstream: Upstream
+    timeouts: Timeouts
+    target: str
+    lines: str
+
+
+class Forwarder:
+    """What the threads of one process share: kept-alive connections, and whose turn it is."""
+
+    def __init__(self) -> None:
+        self.pool = SyncPool()
+        self._balancer = Balancer()
+        self._lock = threading.Lock()
+        self._upstreams: Mapping[str, object] = {}
+
+    def forget(self, upstreams: Mapping[str, object]) -> None:
+        """Drop the rotations of upstreams that a new snapshot does not have; costs nothing for the same snapshot."""
+        if upstreams is not self._upstreams:
+            with self._lock:
+                self._upstreams = upstreams
+                self._balancer.forget(upstreams)
+
+    def exchange(self, message: Message, plan: Plan, upload: Upload) -> tuple[SyncConnection, Response]:
+        """Send the request and wait for the response head, on another node or connection where that is safe.
+
+        Nothing was sent when connecting failed: the next node may be tried. A reused connection that closed without a
+        byte of answer is tried once more on a new one, if the body can be sent again. Raises TransportError, or what
+        reading the body raises; then no connection is left open.
+        """
+        upstream, timeouts, target, lines = plan
+        began = time.monotonic()
+        tried: list[str] = []
+        fresh = False
+        node = self._choose(upstream)
+        while True:
+            assert node is not None  # the first exists, later ones are checked below
+            connection = None if fresh else self.pool.take(node.target, upstream.keepalive)
+            if connection is None:
+                try:
+                    connection = self.pool.connect(node.target, timeouts, upstream.keepalive)
+                except (ConnectFailed, ConnectTimeout):
+                    tried.append(node.key)
+                    late = 0 < upstream.retry_timeout <= time.monotonic() - began
+                    if late or len(tried) > upstream.retries:
+                        raise
+                    node = self._choose(upstream, tried)
+                    if node is None:
+                        raise
+                    fresh = False
+                    continue
+            head = request_head(message, target, host_header(message, upstream, node), lines)
+            try:
+                return connection, _sent(connection, head, message.method, timeouts, upload)
+            except UpstreamBroken as error:
+                connection.abort()
+                if not error.stale or fresh or not upload.repeatable:
+                    raise
+                fresh = True
+            except BaseException:
+                connection.abort()
+                raise
+
+    def _choose(self, upstream: Upstream, tried: Collection[str] = ()) -> Node | None:
+        if len(upstream.nodes) == 1:
+            return self._balancer.choose(upstream, tried)  # keeps no state then
+        with self._lock:
+            return self._balancer.choose(upstream, tried)
+
+
+def _sent(connection: SyncConnection, head: bytes, method: str, timeouts: Timeouts, upload: Upload) -> Response:
+    """Send head and body; an answer that comes early ends the upload."""
+    connection.start(head, method=method, timeouts=timeouts, body_follows=upload.size > 0)
+    if upload.size:
+        for piece in upload.pieces():
+            if not connection.send(piece):
+                break
+        else:
+            connection.finish()
+    return connection.response()
+
+
+_made = threading.Lock()
+_forwarder: Forwarder | None = None
+
+
+def forwarder() -> Forwarder:
+    """This process's forwarder, made on first use."""
+    global _forwarder
+    if _forwarder is None:
+        with _made:
+            if _forwarder is None:
+                _forwarder = Forwarder()
+    return _forwarder
+
+
+def _forked() -> None:
+    """A child must not speak on its parent's connections; locks may have been held by a thread that it has not."""
+    global _forwarder, _made
+    inherited, _forwarder, _made = _forwarder, None, threading.Lock()
+    if inherited is not None:
+        inherited.pool.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

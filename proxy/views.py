@@ -1,0 +1,220 @@
+"""`ProxyView`: the embedded lane, an ordinary Django view that forwards to the routes of the console.
+
+    path("gw/<path:path>", ProxyView.as_view())       routes match what `path` captures; upstreams get that
+    re_path(r"^orders/", ProxyView.as_view())         routes match the whole path
+
+For sites that run WSGI; works under ASGI in Django's threads. Same rules, plan, retries and words as the gateway lane.
+Imports Django, `hmac_gateway` and this app's admission, plan, forwarding, answers.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Final, cast
+from urllib.parse import quote
+
+from django.contrib.auth.decorators import login_not_required
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections, transaction
+from django.http import HttpRequest, UnreadablePostError
+from django.http.response import HttpResponseBase
+from django.views.decorators.csrf import csrf_exempt
+from django.views.generic import View
+
+from hmac_gateway import site
+from hmac_gateway.adapters.django import (
+    access_of,
+    admit,
+    finished,
+    is_trusted,
+    message_of,
+    protect_response,
+    refusal,
+    request_id_of,
+)
+from hmac_gateway.conf import conf
+from hmac_gateway.core.errors import Rejected
+from hmac_gateway.core.message import Message, split_target
+from hmac_gateway.core.reasons import Reason
+from hmac_gateway.gate import Admission
+from hmac_gateway.routing import Route
+
+from .admission import find_route, unrouted, upstream_failure
+from .answers import Body, UpstreamResponse
+from .exchange import TransportError
+from .forwarding import Plan, forwarder
+from .plan import BadTarget, Forward, Peer, forwarded_target, header_lines
+
+#: How much of a request body is read at once, in bytes.
+CHUNK: Final = 64 * 1024
+#: Characters that URL patterns may hold and clients send as they are (RFC 3986 3.3, and what browsers leave alone).
+_IN_PATH: Final = "/:@!$&'()*+,;=-._~[]|"
+_LINE_BREAKS: Final = re.compile(r"[\r\n\x00]")
+
+
+class BrokenOff(Exception):
+    """The client's body ended before its length was reached."""
+
+
+class ProxyView(View):
+    """Matches, authenticates, balances and forwards, as the gateway lane does, for every method there is.
+
+    Exempt from CSRF (a proxied application has its own rules), from LoginRequiredMiddleware and from ATOMIC_REQUESTS:
+    no transaction stays open while an upstream takes its time.
+    """
+
+    @classmethod
+    def as_view(cls, **initkwargs: Any) -> Callable[..., HttpResponseBase]:
+        """The view, exempted."""
+        view = csrf_exempt(login_not_required(super().as_view(**initkwargs)))
+        for alias in connections:
+            view = transaction.non_atomic_requests(using=alias)(view)
+        return view
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        """Answer one request: message, route, gate, plan, exchange."""
+        admitted = _admitted(request, kwargs.get("path"))
+        if isinstance(admitted, Rejected):
+            return refusal(request, admitted)
+        route = admitted[0]
+        answer = _forwarded(request, *admitted)
+        if isinstance(answer, Rejected):
+            return refusal(request, answer, route.pipeline)
+        finished(request, answer.status_code)
+        return answer
+
+
+def _admitted(request: HttpRequest, captured: str | None) -> tuple[Route, Admission, Message] | Rejected:
+    """The route and what the gate found, with the message as the upstream is to get it."""
+    received, dialect = message_of(request), conf.dialect
+    snapshot = site.runtime().current()
+    if snapshot is None:
+        return Rejected(Reason.NOT_CONFIGURED, dialect=dialect)
+    if any(_LINE_BREAKS.search(value) for _, value in received.headers):
+        # Servers see to that. It costs little not to depend on all of them.
+        return Rejected(Reason.MALFORMED, dialect=dialect, detail="a header holds a line break")
+    message = received if captured is None else _inside(request, received, captured)
+    if message is None:
+        # Of two things wrong with a path, the gateway lane's word comes first.
+        refused = find_route(received, received.path, snapshot, dialect)
+        why = "the path's prefix is percent-encoded or holds repeated slashes"
+        return refused if isinstance(refused, Rejected) else _ambiguous(why, dialect)
+    forwarder().forget(snapshot.upstreams)
+    route = find_route(message, message.path, snapshot, dialect)
+    if isinstance(route, Rejected):
+        return route
+    if route is None:
+        return unrouted(received, snapshot, dialect, time.time())
+    access_of(request).route_id = route.id
+    admission = admit(request, route.pipeline, snapshot)
+    if isinstance(admission, Rejected):
+        return admission
+    return route, admission, message
+
+
+def _forwarded(
+    request: HttpRequest, route: Route, admission: Admission, message: Message
+) -> UpstreamResponse | Rejected:
+    """Send the request on; the upstream's answer, its body still to come."""
+    forward: Forward = route.target
+    upstream = forward.upstream
+    if upstream is None or not upstream.nodes:
+        return Rejected(Reason.NO_UPSTREAM, dialect=route.dialect)
+    asynchronous = hasattr(request, "scope")
+    if not asynchronous and message.content_length is None and message.get("transfer-encoding") is not None:
+        return Rejected(Reason.LENGTH_REQUIRED, dialect=conf.dialect)
+    upload = _Upload(request, message)
+    try:
+        target = forwarded_target(message, forward, admission.hidden)
+    except BadTarget as error:
+        return _ambiguous(str(error), route.dialect)
+    port = request.META.get("SERVER_PORT", "")
+    peer = Peer(int(port) if port.isascii() and port.isdigit() else 80, is_trusted(message.remote_addr))
+    request_id = request_id_of(request)
+    lines = header_lines(message, admission.identity, admission.hidden, peer, request_id, upload.framing)
+    try:
+        connection, response = forwarder().exchange(message, Plan(upstream, forward.timeouts, target, lines), upload)
+    except TransportError as error:
+        return upstream_failure(error, route.dialect)
+    except (BrokenOff, UnreadablePostError):
+        return Rejected(Reason.MALFORMED, dialect=route.dialect, detail="the body broke off")
+    answer = UpstreamResponse(Body(connection, response), response, asynchronous=asynchronous)
+    answer["X-Request-Id"] = request_id
+    if route.pipeline:
+        # An upstream that says what caches may do knows better than we.
+        said = answer.get("Cache-Control")
+        protect_response(answer, route.pipeline)
+        if said is not None:
+            answer["Cache-Control"] = said
+    return answer
+
+
+def _inside(request: HttpRequest, received: Message, captured: str) -> Message | None:
+    """The message with the prefix that the view is mounted under taken from its target; None where it is not there.
+
+    Only Django knows the prefix, and only decoded; it is taken from the raw path where it stands there as it is written
+    in the URL pattern. A slash at its end stays, as the first of what is left.
+    """
+    path, query = split_target(received.target)
+    # Whether SCRIPT_NAME is part of what the server calls raw differs by server.
+    for decoded in (request.path, request.path_info):
+        prefix = quote(decoded.removesuffix(captured), safe=_IN_PATH)
+        if decoded.endswith(captured) and path.startswith(prefix):
+            break
+    else:
+        return None
+    path = path[len(prefix) :]
+    if prefix.endswith("/") or not path.startswith("/"):
+        path = "/" + path
+    target = f"{path}?{query}" if "?" in received.target else path
+    return Message(
+        received.method,
+        target,
+        received.headers,
+        received.scheme,
+        received.authority,
+        received.http_version,
+        received.remote_addr,
+        received.target_exact,
+    )
+
+
+def _ambiguous(why: str, dialect: str) -> Rejected:
+    return Rejected(Reason.AMBIGUOUS_PATH, dialect=dialect, facts={"why": why})
+
+
+class _Upload:
+    """The request's body, read in chunks and only where it is sent: `request.body` would hold it whole."""
+
+    def __init__(self, request: HttpRequest, message: Message) -> None:
+        self._request = request
+        stream = cast(Any, request)._stream
+        if cast(Any, request)._read_started and "_body" not in request.__dict__:
+            raise ImproperlyConfigured(
+                "The body of this request was consumed before ProxyView could forward it: middleware in front of it "
+                "must not read request.POST, request.FILES or the stream."
+            )
+        # Where it was read to be checked, or by somebody's `request.body`, or by ASGI, it is a file or lies in memory.
+        self.repeatable = stream.seekable()
+        if self.repeatable:
+            self.size = stream.seek(0, 2)
+            announced = self.size > 0 or message.content_length is not None
+        else:
+            self.size = message.content_length or 0
+            announced = message.content_length is not None
+        self._stream = stream
+        self.framing = f"content-length: {self.size}\r\n" if announced else ""
+
+    def pieces(self) -> Iterator[bytes]:
+        """The body's chunks; raises BrokenOff, or Django's UnreadablePostError, when the client breaks off."""
+        if self.repeatable:
+            self._stream.seek(0)
+        left = self.size
+        while left:
+            piece = self._request.read(min(CHUNK, left))
+            if not piece:
+                raise BrokenOff
+            left -= len(piece)
+            yield piece
