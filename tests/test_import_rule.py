@@ -53,6 +53,7 @@ RULES = [
     ("gate", ("hmac_gateway/gate.py",), ("core", "schemes", "schema", "plugins"), ()),
     ("routing", ("hmac_gateway/routing.py",), ("core", "gate"), ()),
     ("snapshot", ("hmac_gateway/snapshot.py",), ("core", "gate", "routing"), ()),
+    ("client", ("hmac_gateway/client",), ("core", "schemes", "client"), ("requests", "httpx")),
     ("plugins", ("hmac_gateway/plugins",), ("core", "schemes", "schema", "plugins"), ("cryptography",)),
 ]
 

@@ -1,6 +1,7 @@
 """Signing for callers: `sign_headers()` needs nothing but the standard library, and no Django.
 
-Used by partners' scripts, `hmac_sign` and `hmac_demo`. Imports `core` and `schemes`.
+Used by partners' scripts, `hmac_sign` and `hmac_demo`. Imports `core` and `schemes`; `HmacAuth` is the one of
+`client.requests`, and requests is imported when it is asked for. The one for httpx is `client.httpx.HmacAuth`.
 """
 
 from __future__ import annotations
@@ -9,11 +10,25 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from email.utils import formatdate
 from time import time
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ..core.macs import encode_base64
 from ..core.message import Message
 from ..schemes import SCHEMES
+
+if TYPE_CHECKING:
+    from .requests import HmacAuth
+
+__all__ = ["HmacAuth", "sign_headers"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "HmacAuth":
+        from .requests import HmacAuth
+
+        return HmacAuth
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def sign_headers(

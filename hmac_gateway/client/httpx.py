@@ -1,0 +1,92 @@
+"""`HmacAuth` for httpx: `httpx.Client(auth=HmacAuth(key_id, secret))`, and `httpx.AsyncClient` alike.
+
+Used by callers of signed services. Imports `client.signer` and httpx, which the extra `httpx` installs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Generator, Sequence
+from time import time
+from typing import Final
+
+import httpx
+
+from .signer import Signer
+
+#: So many redirected requests are signed anew within one call, as many as httpx follows.
+_MOST: Final = 20
+
+
+class HmacAuth(httpx.Auth):
+    """Signs every request of a client, or one that it is given to, anew each time the request is sent.
+
+    `key_id` and `secret` (text or bytes; text is taken as UTF-8) are the credential. `scheme` is the signature
+    format, `algorithm` one of hmac-sha1, hmac-sha256, hmac-sha384, hmac-sha512. `signed` lists the header names and
+    components to cover, in order; None covers target, date, and digest and nonce where there are any. `nonce` adds a
+    random `X-Nonce`, so that equal requests differ. `digest` adds the SHA-256 `Digest` of the body, the empty one
+    too; httpx then reads generators and files into memory first. With `digest=False` bodies are streamed unsigned; a
+    `Digest` header of the caller's is signed. `clock` gives Unix seconds. `Date` (`X-Date`, where only that is in
+    `signed`), `Digest` and `X-Nonce` of the caller's are replaced. Raises ValueError for options that are not allowed.
+
+    httpx follows redirects with the first signature, and takes it away on the way to another origin. Where the
+    redirected request is refused with 401, it is signed and sent once more.
+    """
+
+    def __init__(
+        self,
+        key_id: str,
+        secret: str | bytes,
+        *,
+        scheme: str = "apisix",
+        algorithm: str = "hmac-sha256",
+        signed: Sequence[str] | None = None,
+        nonce: bool = False,
+        digest: bool = True,
+        clock: Callable[[], float] = time,
+    ) -> None:
+        self._signer = Signer(
+            key_id,
+            secret,
+            scheme=scheme,
+            algorithm=algorithm,
+            signed=signed,
+            nonce=nonce,
+            digest=digest,
+            clock=clock,
+        )
+        self.requires_request_body = self._signer.digests
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Called by httpx for each send, in both of its clients."""
+        for _ in range(_MOST):
+            self._sign(request)
+            response = yield request
+            answered = response.request
+            if response.status_code != 401 or answered is request or "Authorization" not in answered.headers:
+                return
+            request = answered
+
+    def _sign(self, request: httpx.Request) -> None:
+        signer = self._signer
+        kept = [
+            (name, value) for name, value in request.headers.raw if name.decode("latin-1").lower() not in signer.own
+        ]
+        pairs = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in kept]
+        digest = hashlib.sha256(_body(request)).digest() if signer.digests else None
+        added = signer.sign(request.method, request.url.raw_path.decode("latin-1"), pairs, digest)
+        # As bytes: set one by one, text beyond ASCII would be encoded again.
+        request.headers = httpx.Headers(
+            [*kept, *((name.encode("ascii"), value.encode("latin-1")) for name, value in added.items())]
+        )
+
+    def __repr__(self) -> str:
+        return repr(self._signer)
+
+
+def _body(request: httpx.Request) -> bytes:
+    """The body, which httpx has read, as `requires_request_body` asks for."""
+    if isinstance(request.stream, httpx.ByteStream):
+        # A redirected request has the bytes, but has not looked at them.
+        return request.read()
+    return request.content
