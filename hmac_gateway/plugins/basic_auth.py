@@ -155,7 +155,9 @@ def _told(text: str | None, presented: Presented | Reason) -> tuple[bool, str, s
         return False, expected, "…", "it does not begin with Basic"
     if isinstance(presented, Reason):
         return False, expected, "Basic …", "not the base64 of a text with a colon"
-    return True, expected, f"user {presented.username.decode('utf-8', 'replace')}", ""
+    # Some services take a key for the user name, with an empty password: such a name may be a secret.
+    named = presented.username.decode("utf-8", "replace") if presented.password else "…, without a password"
+    return True, expected, f"user {named}", ""
 
 
 def reject(config: Config, reason: Reason, detail: str = "") -> Rejected:

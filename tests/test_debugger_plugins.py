@@ -1,0 +1,175 @@
+"""The debugger on key-auth and basic-auth, and what of a refused request is kept: never a key or password in clear."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from consumers.models import Consumer, Credential
+from hmac_gateway import crypto
+from hmac_gateway.core.errors import Rejected
+from hmac_gateway.core.identity import NOBODY
+from hmac_gateway.core.message import Message
+from hmac_gateway.debugger import Report, as_text, explain_kept, explain_request
+from hmac_gateway.gate import check
+from hmac_gateway.models import Rejection
+from hmac_gateway.runtime import Runtime
+from hmac_gateway.telemetry import Telemetry
+from proxy.models import Plugin, Route
+
+from .support.served import signed
+
+pytestmark = pytest.mark.django_db
+
+NOW = 784111777.0
+
+
+@pytest.fixture(autouse=True)
+def alice() -> None:
+    row = Consumer(username="alice")
+    row.save()
+    Consumer(username="guest").save()
+    for plugin, identifier, secret in (
+        ("key-auth", "", "alice-primary-key"),
+        ("basic-auth", "alice", "alice-password"),
+        ("hmac-auth", "client-1", "my-hmac-secret"),
+    ):
+        credential = Credential(consumer=row, plugin=plugin, identifier=identifier)
+        credential.set_secret(secret)
+        credential.save()
+
+
+def guard(**configs: dict[str, Any]) -> Runtime:
+    route = Route(id="r", paths=["/ip"])
+    route.save()
+    for name, config in configs.items():
+        Plugin(name=name.replace("_", "-"), route=route, config=config).save()
+    view = Runtime()
+    assert view.refresh(), view.problems
+    return view
+
+
+def message(*headers: tuple[str, str], target: str = "/ip") -> Message:
+    return Message("GET", target, [("Host", "x"), *headers])
+
+
+def basic(pair: str) -> tuple[str, str]:
+    return "Authorization", "Basic " + b64encode(pair.encode()).decode()
+
+
+def explain(view: Runtime, sent: Message) -> Report:
+    assert view.snapshot is not None
+    return explain_request(view.snapshot, sent, None, NOW)
+
+
+def said(report: Report) -> str:
+    return as_text(report) + repr(report)
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        (message(("apikey", "alice-primary-key")), ""),
+        (message(target="/ip?apikey=alice-primary-key"), ""),
+        (message(), "missing_credentials"),
+        (message(("apikey", "alice-primary-kez")), "unknown_key"),
+        (message(target="/ip?apikey=alice-primary-key&apikey"), "malformed_authorization"),
+    ],
+)
+def test_key_auth(sent: Message, reason: str) -> None:
+    report = explain(guard(key_auth={}), sent)
+    assert (report.accepted, report.reason, report.route, report.plugin) == (not reason, reason, "r", "key-auth")
+    assert report.steps and report.steps[-1].ok == (not reason)
+    assert "alice-primary" not in said(report)
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        (message(basic("alice:alice-password")), ""),
+        (message(), "missing_credentials"),
+        (message(basic("alice:topsecret")), "wrong_password"),
+        (message(basic("nobody:topsecret")), "unknown_key"),
+        (message(("Authorization", "Bearer topsecret")), "wrong_scheme"),
+        (message(("Authorization", "Basic topsecret!")), "malformed_authorization"),
+    ],
+)
+def test_basic_auth(sent: Message, reason: str) -> None:
+    report = explain(guard(basic_auth={}), sent)
+    assert (report.accepted, report.reason, report.plugin) == (not reason, reason, "basic-auth")
+    text = said(report)
+    assert "topsecret" not in text and "alice-password" not in text
+    assert ("user alice" in text) == ("alice" in reason or reason in ("", "wrong_password"))
+
+
+def test_several_plugins() -> None:
+    view = guard(hmac_auth={}, key_auth={})
+    report = explain(view, message(("apikey", "alice-primary-key")))
+    assert (report.reason, report.plugin) == ("missing_credentials", "hmac-auth")
+    assert "this route asks for all of: hmac-auth, key-auth" in report.hints
+    headers = signed("GET", "/ip", at=NOW)
+    report = explain(view, message(*headers.items()))
+    assert (report.reason, report.plugin) == ("missing_credentials", "key-auth")
+    assert report.strings and [step.name for step in report.steps][-1] == "key sent"
+    report = explain(view, message(("apikey", "alice-primary-key"), *headers.items()))
+    assert report.accepted and report.plugin == "hmac-auth, key-auth"
+
+
+def test_an_anonymous_consumer() -> None:
+    report = explain(guard(key_auth={"anonymous_consumer": "guest"}), message(("apikey", "wrong")))
+    assert report.accepted and any("anonymous consumer" in hint for hint in report.hints)
+    assert not report.steps[-1].ok
+
+
+def test_an_open_route() -> None:
+    report = explain(guard(), message())
+    assert report.accepted and report.hints == ["this route asks for no credentials"]
+
+
+class Exchange:
+    """What the gateway lane says of a request."""
+
+    def __init__(self, sent: Message) -> None:
+        self.message, self.request_id, self.path, self.status = sent, "abc123", sent.path, 401
+        self.reason, self.route_id, self.identity = "", "r", NOBODY
+
+
+@pytest.mark.parametrize(
+    ("plugin", "sent"),
+    [
+        ("key_auth", message(("apikey", "the-typed-secret"))),
+        ("key_auth", message(target="/ip?apikey=the-typed-secret")),
+        ("key_auth", message(target="/ip?a=the-typed-secret")),
+        ("basic_auth", message(basic("alice:the-typed-secret"))),
+        ("basic_auth", message(basic("the-typed-secret:"))),
+        ("basic_auth", message(("Authorization", "Bearer the-typed-secret"))),
+        ("basic_auth", message(("Authorization", "the-typed-secret"))),
+    ],
+)
+def test_a_refused_request_is_kept_without_its_secret(plugin: str, sent: Message, admin_client: Any) -> None:
+    view = guard(**{plugin: {}})
+    assert view.snapshot is not None
+    route = view.snapshot.routes.match("x", "/ip", sent)
+    assert route is not None
+    rejected = check(sent, route.pipeline, view.snapshot, NOW)
+    assert isinstance(rejected, Rejected)
+    telemetry = Telemetry(view)
+    telemetry.rejected(Exchange(sent), rejected)
+    telemetry.flush()
+    row = Rejection.objects.get()
+    assert (row.plugin, row.reason, row.key_id) == (plugin.replace("_", "-"), str(rejected.reason), "")
+    secrets = ["the-typed-secret", basic("alice:the-typed-secret")[1][6:], basic("the-typed-secret:")[1][6:]]
+    with connection.cursor() as cursor:
+        for table in connection.introspection.table_names(cursor):
+            cursor.execute(f'SELECT * FROM "{table}"')
+            rows = str(cursor.fetchall())
+            assert not any(secret in rows for secret in secrets), table
+    assert crypto.open_sealed(row.sealed_request)
+    report = explain_kept(view.snapshot, "abc123")
+    assert report.reason == str(rejected.reason)
+    page = admin_client.get(f"/admin/hmac_gateway/rejection/{row.pk}/change/").content.decode()
+    assert str(rejected.reason) in page
+    assert not any(secret in page + said(report) for secret in secrets)
