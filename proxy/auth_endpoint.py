@@ -6,7 +6,6 @@ the original request means decides which plugins apply, as if it had come here i
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -15,44 +14,20 @@ from hmac_gateway.adapters.auth_request import Originals, asked, refusal
 from hmac_gateway.core.errors import Rejected
 from hmac_gateway.core.identity import NOBODY, Identity
 from hmac_gateway.core.message import Message
-from hmac_gateway.core.paths import ambiguity, decoded
+from hmac_gateway.core.paths import decoded
 from hmac_gateway.core.reasons import Reason
 from hmac_gateway.core.words import Answer
 from hmac_gateway.gate import Admission, check, refuse
 from hmac_gateway.routing import Route, host_of
 from hmac_gateway.snapshot import Snapshot
 
+from .admission import find_route, unrouted
 from .plan import identity_headers
 
 #: A verdict is for one request: no cache of the proxy in front may keep it.
 _NO_STORE: Final = ("cache-control", "no-store")
 #: What no header value may hold; servers answer 500 to some of it.
 _CONTROL: Final = dict.fromkeys((*range(32), 127))
-
-
-_AUTHORITY: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&*+=\x80-\xff-]+)(?::[0-9]*)?")
-
-
-def admit(
-    message: Message, snapshot: Snapshot | None, dialect: str, now: float
-) -> tuple[Route | None, Admission | Rejected]:
-    """Route and gate."""
-    if snapshot is None:
-        return None, Rejected(Reason.NOT_CONFIGURED, dialect=dialect)
-    if not message.authority and message.http_version == "1.1":
-        return None, Rejected(Reason.MALFORMED, dialect=dialect, detail="no Host")
-    if message.authority and not _AUTHORITY.fullmatch(message.authority):
-        return None, Rejected(Reason.MALFORMED, dialect=dialect, detail="Host is not host:port")
-    path = message.path
-    why = ambiguity(path)
-    if why is not None:
-        return None, Rejected(Reason.AMBIGUOUS_PATH, dialect=dialect, facts={"why": why})
-    route = snapshot.routes.match(host_of(message.authority), decoded(path), message)
-    steps = snapshot.global_pipelines.get(dialect, ()) if route is None else route.pipeline
-    outcome = check(message, steps, snapshot, now)
-    if route is None and not isinstance(outcome, Rejected):
-        outcome = Rejected(Reason.NO_ROUTE, dialect=dialect)
-    return route, outcome
 
 
 class Judged(NamedTuple):
@@ -92,7 +67,18 @@ class AuthEndpoint:
         if isinstance(found, Rejected):
             return Judged(received, None, None, found)
         message = found.message
-        route, outcome = admit(message, snapshot, self.dialect, now)
+        if snapshot is None:
+            return Judged(message, None, None, Rejected(Reason.NOT_CONFIGURED, dialect=self.dialect))
+        path = message.path
+        route = find_route(message, path, snapshot, self.dialect)
+        if isinstance(route, Rejected):
+            return Judged(message, None, None, route)
+        if route is None and not found.told:
+            # The reserved prefix is no route's, except for a request that stands for itself.
+            route = snapshot.routes.match(host_of(message.authority), decoded(path), message)
+        if route is None:
+            return Judged(message, None, None, unrouted(message, snapshot, self.dialect, now))
+        outcome = check(message, route.pipeline, snapshot, now)
         if isinstance(outcome, Rejected):
             return Judged(message, route, None, outcome)
         if not found.told and outcome.identity is NOBODY:

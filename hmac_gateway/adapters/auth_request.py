@@ -81,7 +81,7 @@ def asked(message: Message, names: Originals, speaks: bool, real_ip: bool, diale
     """
     if not speaks:
         return Asked(message, False)
-    method, uri, proto = (message.get(name) for name in names)
+    method, uri, proto = (message.get(name) if name else None for name in names)
     if method is None and uri is None and proto is None:
         return Asked(message, False)
     twice = sorted(message.duplicated.intersection(names))

@@ -1,0 +1,74 @@
+"""The auth endpoint as a Django view, for sites that answer an nginx's `auth_request` themselves.
+
+    path(".hmac-gateway/auth", auth_request_view)
+
+Called by a site's URL configuration. Imports `hmac_gateway` and the endpoint. Verdicts, statuses and headers are the
+gateway lane's.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import lru_cache
+
+from django.contrib.auth.decorators import login_not_required
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse
+from django.views.decorators.csrf import csrf_exempt
+
+from hmac_gateway import site
+from hmac_gateway.adapters.auth_request import Originals, originals, speakers
+from hmac_gateway.adapters.django import Access, message_of, request_id_of
+from hmac_gateway.conf import conf
+from hmac_gateway.core.errors import Rejected
+from hmac_gateway.gate import Admission
+from hmac_gateway.stores import StoreUnavailable
+from hmac_gateway.trust import trust
+
+from .auth_endpoint import AuthEndpoint, accepted, refused
+
+
+@csrf_exempt
+@login_not_required
+@transaction.non_atomic_requests
+def auth_request_view(request: HttpRequest) -> HttpResponse:
+    """202 with the identity's headers, 401 with the challenge, or 403: what nginx's `auth_request` takes.
+
+    The routes are those of the gateway, and whoever asks from loopback or TRUSTED_PROXIES tells the original request in
+    ORIGINAL_HEADERS. No body is read.
+    """
+    endpoint = _endpoint(tuple(conf.trusted_proxies), originals(conf.original_headers), conf.dialect)
+    judged = endpoint.judge(message_of(request), site.runtime().current(), time.time())
+    rejected = judged.refused if judged.admission is None else _replays(judged.admission)
+    # What logs and the debugger see is the original request.
+    seen = Access(judged.message, request_id_of(request))
+    seen.route_id = "" if judged.route is None else judged.route.id
+    seen.identity = judged.identity
+    if rejected is None:
+        status, body, headers = accepted(judged.identity, seen.request_id)
+    else:
+        status, body, headers = refused(rejected, seen.request_id)
+        seen.reason = str(rejected.reason)
+    seen.status = status
+    response = HttpResponse(body, status=status)
+    del response["Content-Type"]
+    for name, value in (*headers, ("content-length", str(len(body)))):
+        response[name.title()] = value
+    site.observe(seen, rejected)
+    return response
+
+
+@lru_cache(maxsize=8)
+def _endpoint(proxies: tuple[str, ...], names: Originals, dialect: str) -> AuthEndpoint:
+    return AuthEndpoint(speakers(proxies), trust(proxies), names, dialect)
+
+
+def _replays(admission: Admission) -> Rejected | None:
+    for step, replay in admission.replays:
+        try:
+            new = site.store().add(replay.key, replay.ttl)
+        except StoreUnavailable as error:
+            return admission.replays_unknown(step, str(error))
+        if not new:
+            return admission.replayed(step)
+    return None
