@@ -107,7 +107,7 @@ class _Headers(_Texts):
         self._signer = signer
         self._start = start
         self._own_host = False
-        self._hashed: tuple[Any, bytes] = (None, hashlib.sha256().digest())
+        self._hashed = (b"", hashlib.sha256().digest())
         super().__init__(request.headers)
         self._signing = True
 
@@ -133,7 +133,7 @@ class _Headers(_Texts):
                 CaseInsensitiveDict.__setitem__(shown, name, value)
 
     def _digest(self) -> bytes:
-        body: Any = self._request.body
+        body: Any = b"" if self._request.body is None else self._request.body
         if body is self._hashed[0]:
             return self._hashed[1]
         if isinstance(body, str):
@@ -175,6 +175,7 @@ class _Headers(_Texts):
         """The same headers for a copy of the request."""
         other = _Headers(request, self._signer, self._start)
         other._own_host, other._signing = self._own_host, self._signing
+        other._hashed = self._hashed
         return other
 
     def copy(self) -> _Headers:
