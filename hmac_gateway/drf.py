@@ -112,7 +112,6 @@ class HmacAuthentication(BaseAuthentication):
     def authenticate(self, request: Request) -> tuple[Any, Credential | None] | None:
         http = request._request
         step, own = _step(self, _view(request))
-        _mark(request, step, stored=False)
         access = access_of(http)
         if step in access.verified or (not own and access.verified):
             return self._found(request, step, access.identity)
@@ -124,6 +123,7 @@ class HmacAuthentication(BaseAuthentication):
                 finished(http, 200)
                 return self._found(request, step, outcome.identity)
             if outcome.reason in _NOT_MINE:
+                _mark(request, step, stored=False)
                 return None
             refused = outcome
         assert refused is not None  # else there was a snapshot to ask
@@ -181,8 +181,11 @@ def _mark(request: Request, step: Step, *, stored: bool) -> None:
     headers = getattr(_view(request), "headers", None)
     if not isinstance(headers, dict):
         return
-    vary = [headers["Vary"]] if headers.get("Vary") else []
-    headers["Vary"] = ", ".join([*vary, *(name for name in varies_on((step,)) if name not in ", ".join(vary))])
+    vary = headers.get("Vary", "")
+    for name in varies_on((step,)):
+        if name not in vary:
+            vary = f"{vary}, {name}" if vary else name
+    headers["Vary"] = vary
     if stored:
         headers["Cache-Control"] = NO_STORE
 

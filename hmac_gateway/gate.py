@@ -11,13 +11,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from . import plugins
 from .core.credential import Consumer, Lookup
 from .core.errors import Rejected
 from .core.identity import NOBODY, BodyDigest, BodyRule, Carrier, Identity, Replay, Verified
 from .core.message import SINGLETONS, Message
 from .core.reasons import NEVER_ANONYMOUS, Reason
 from .core.trace import Trace
+from .plugins import get, validate_config
 from .plugins.base import AuthPlugin, Common
 
 
@@ -68,8 +68,8 @@ def compile_step(
     `priority` stands in for the plugin's own, which `_meta` may also change; `max_body` for a limit on bodies that
     are read to be checked, where the configuration gives none.
     """
-    plugins.validate_config(name, config, dialect)
-    plugin = plugins.get(name)
+    validate_config(name, config, dialect)
+    plugin = get(name)
     if max_body is not None and "max_req_body_size" in plugin.config_schema[dialect]["properties"]:
         config = {"max_req_body_size": max_body, **config}
     compiled = plugin.compile(config, dialect)

@@ -110,7 +110,7 @@ class Runtime:
         self._using = using
         self._now = now
         self._lock = threading.Lock()
-        self._checked = float("-inf")
+        self._next_look = float("-inf")
         self._writes = -1
         self._provisional = False
         self._next_expiry: float | None = None
@@ -133,7 +133,7 @@ class Runtime:
 
     def due(self) -> bool:
         """Whether `current` would look: REFRESH_SECONDS are over, or this process itself has written."""
-        return self._writes != Writes.count or time.monotonic() - self._checked >= conf.refresh_seconds
+        return self._writes != Writes.count or time.monotonic() >= self._next_look
 
     def current(self) -> Snapshot | None:
         """The snapshot, after a look at the version row if one is due.
@@ -172,7 +172,7 @@ class Runtime:
             if self.problems:
                 logger.info("the configuration is current again, version %s", self._version)
             self.problems = []
-        self._checked = time.monotonic()
+        self._next_look = time.monotonic() + conf.refresh_seconds
         return not self.problems
 
     def _fail(self, problem: str) -> None:

@@ -28,7 +28,6 @@ from hmac_gateway.adapters.django import (
     access_of,
     admit,
     finished,
-    is_trusted,
     message_of,
     protect_response,
     refusal,
@@ -40,6 +39,7 @@ from hmac_gateway.core.message import Message, split_target
 from hmac_gateway.core.reasons import Reason
 from hmac_gateway.gate import Admission
 from hmac_gateway.routing import Route
+from hmac_gateway.snapshot import Snapshot
 
 from .admission import find_route, unrouted, upstream_failure
 from .answers import Body, UpstreamResponse
@@ -75,19 +75,23 @@ class ProxyView(View):
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """Answer one request: message, route, gate, plan, exchange."""
-        admitted = _admitted(request, kwargs.get("path"))
-        if isinstance(admitted, Rejected):
-            return refusal(request, admitted)
-        route = admitted[0]
-        answer = _forwarded(request, *admitted)
+        found = _routed(request, kwargs.get("path"))
+        if isinstance(found, Rejected):
+            return refusal(request, found)
+        route, message, snapshot = found
+        access_of(request).route_id = route.id
+        admission = admit(request, route.pipeline, snapshot)
+        if isinstance(admission, Rejected):
+            return refusal(request, admission, route.pipeline)
+        answer = _forwarded(request, route, admission, message)
         if isinstance(answer, Rejected):
             return refusal(request, answer, route.pipeline)
         finished(request, answer.status_code)
         return answer
 
 
-def _admitted(request: HttpRequest, captured: str | None) -> tuple[Route, Admission, Message] | Rejected:
-    """The route and what the gate found, with the message as the upstream is to get it."""
+def _routed(request: HttpRequest, captured: str | None) -> tuple[Route, Message, Snapshot] | Rejected:
+    """The route, with the message as the upstream is to get it and the configuration that it was found in."""
     received, dialect = message_of(request), conf.dialect
     snapshot = site.runtime().current()
     if snapshot is None:
@@ -107,11 +111,7 @@ def _admitted(request: HttpRequest, captured: str | None) -> tuple[Route, Admiss
         return route
     if route is None:
         return unrouted(received, snapshot, dialect, time.time())
-    access_of(request).route_id = route.id
-    admission = admit(request, route.pipeline, snapshot)
-    if isinstance(admission, Rejected):
-        return admission
-    return route, admission, message
+    return route, message, snapshot
 
 
 def _forwarded(
@@ -131,7 +131,7 @@ def _forwarded(
     except BadTarget as error:
         return _ambiguous(str(error), route.dialect)
     port = request.META.get("SERVER_PORT", "")
-    peer = Peer(int(port) if port.isascii() and port.isdigit() else 80, is_trusted(message.remote_addr))
+    peer = Peer(int(port) if port.isascii() and port.isdigit() else 80, site.is_trusted(message.remote_addr))
     request_id = request_id_of(request)
     lines = header_lines(message, admission.identity, admission.hidden, peer, request_id, upload.framing)
     try:

@@ -604,7 +604,7 @@ def test_the_first_snapshot_is_waited_for() -> None:
     other.join(0.1)
     assert other.is_alive()
     view.snapshot = good().snapshot
-    view._writes, view._checked = Writes.count, runtime.time.monotonic()
+    view._writes, view._next_look = Writes.count, float("inf")
     view._lock.release()
     other.join(5)
     assert got == [view.snapshot]

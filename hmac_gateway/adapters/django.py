@@ -11,7 +11,8 @@ import os
 import tempfile
 import time
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from functools import lru_cache
 from typing import IO, Any, Final, cast
 from urllib.parse import quote
 
@@ -24,16 +25,15 @@ from django.utils.cache import patch_vary_headers
 from .. import site
 from ..conf import conf
 from ..core.errors import Rejected
-from ..core.identity import NOBODY, Identity
+from ..core.identity import NOBODY, Carrier, Identity
 from ..core.message import Message
 from ..core.paths import ambiguity
 from ..core.reasons import Reason
 from ..core.words import answer
-from ..gate import Admission, Pipeline, Step, check
-from ..site import Door
+from ..gate import Admission, Pipeline, check
+from ..site import Door, is_trusted
 from ..snapshot import Snapshot
 from ..stores import StoreUnavailable
-from ..trust import trust
 
 #: How much of a body is read at once.
 CHUNK: Final = 64 * 1024
@@ -43,7 +43,6 @@ _LARGE: Final = 256 * 1024
 NO_STORE: Final = "private, no-store"
 #: Where servers put the request target as received: gunicorn, then uWSGI and mod_wsgi.
 _RAW_TARGETS: Final = ("RAW_URI", "REQUEST_URI")
-_UNPREFIXED: Final = ("CONTENT_TYPE", "CONTENT_LENGTH")
 #: What RFC 3986 lets stand in a path.
 _IN_PATH: Final = "/~!$&'()*+,;=:@-._"
 
@@ -113,13 +112,22 @@ def raw_target(request: HttpRequest) -> tuple[str, bool]:
     return (f"{path}?{query}" if query else path), False
 
 
-def _headers(environ: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """The headers that a WSGI environ holds; empty CONTENT_… stand for absent ones (PEP 3333)."""
-    for name, value in environ.items():
-        if name[:5] == "HTTP_":
-            yield name[5:].replace("_", "-"), value
-        elif name in _UNPREFIXED and value:
-            yield name.replace("_", "-"), value
+@lru_cache(maxsize=1024)
+def _header_name(variable: str) -> str:
+    """The header that a variable of a WSGI environ holds, in lower case; "" for none."""
+    if variable[:5] == "HTTP_":
+        return variable[5:].replace("_", "-").lower()
+    return variable.replace("_", "-").lower() if variable in ("CONTENT_TYPE", "CONTENT_LENGTH") else ""
+
+
+def _headers(environ: dict[str, Any]) -> dict[str, str]:
+    """The headers that a WSGI environ holds, each once; empty CONTENT_… stand for absent ones (PEP 3333)."""
+    headers = {}
+    for variable, value in environ.items():
+        name = _header_name(variable)
+        if name and (value or variable[:5] == "HTTP_"):
+            headers[name] = value.strip(" \t")
+    return headers
 
 
 def _message(request: HttpRequest) -> Message:
@@ -127,11 +135,11 @@ def _message(request: HttpRequest) -> Message:
     scope = getattr(request, "scope", None)
     meta = request.META
     if scope is not None:
-        headers: Iterable[tuple[str | bytes, str | bytes]] = scope["headers"]
+        headers: Iterable[tuple[str | bytes, str | bytes]] | dict[str, str] = scope["headers"]
         version = scope.get("http_version", "1.1")
     else:
         headers = _headers(meta)
-        version = meta.get("SERVER_PROTOCOL", "HTTP/1.1").removeprefix("HTTP/")
+        version = meta.get("SERVER_PROTOCOL", "HTTP/1.1")[5:]
     return Message(
         cast(str, request.method),
         target,
@@ -142,14 +150,6 @@ def _message(request: HttpRequest) -> Message:
         meta.get("REMOTE_ADDR") or "",
         exact,
     )
-
-
-_trusted: Final = site._Kept(lambda given: trust(conf.trusted_proxies))
-
-
-def is_trusted(address: str) -> bool:
-    """Whether a peer is one of TRUSTED_PROXIES."""
-    return _trusted.of(site._settings())(address)
 
 
 def _request_id(message: Message) -> str:
@@ -319,23 +319,29 @@ def finished(request: HttpRequest, status: int, rejected: Rejected | None = None
     site.observe(access, rejected)
 
 
-def protect_response(response: HttpResponseBase, steps: Iterable[Step]) -> HttpResponseBase:
+def protect_response(response: HttpResponseBase, steps: Pipeline) -> HttpResponseBase:
     """Keep an answer out of every shared cache: no-store, and Vary on each header that may carry a credential."""
-    response["Cache-Control"] = NO_STORE
-    patch_vary_headers(response, varies_on(steps))
+    headers = response.headers
+    headers["Cache-Control"] = NO_STORE
+    names = varies_on(steps)
+    if "Vary" in headers:
+        patch_vary_headers(response, names)
+    else:
+        headers["Vary"] = ", ".join(names)
     return response
 
 
-def varies_on(steps: Iterable[Step]) -> list[str]:
+def varies_on(steps: Pipeline) -> tuple[str, ...]:
     """The headers that may carry the credentials of these steps."""
-    names = set()
-    for step in steps:
-        for place, name in step.common.carriers:
-            if place == "header":
-                names.add(name.title())
-            elif place == "cookie":
-                names.add("Cookie")
-    return sorted(names) or ["Authorization"]
+    if len(steps) == 1:
+        return _headers_of(steps[0].common.carriers)
+    return tuple(sorted({name for step in steps for name in _headers_of(step.common.carriers)})) or ("Authorization",)
+
+
+@lru_cache(maxsize=256)
+def _headers_of(carriers: frozenset[Carrier]) -> tuple[str, ...]:
+    names = {"Cookie" if place == "cookie" else name.title() for place, name in carriers if place != "query"}
+    return tuple(sorted(names))
 
 
 def exempt_from_csrf(request: HttpRequest, identity: Identity) -> None:

@@ -24,9 +24,9 @@ _ABSOLUTE: Final = re.compile(r"https?://[^/?#]*", re.I | re.A)
 class Message:
     """A request head, normalised once: header names in lower case, values without surrounding blanks.
 
-    `target` is the request target exactly as on the request line. Where the host has lost it,
-    `target_exact` is False and `target` is rebuilt from the decoded path. `remote_addr` is the peer's address.
-    Treat instances as frozen.
+    A dict of headers is taken as normalised already. `target` is the request target exactly as on the request line;
+    where the host has lost it, `target_exact` is False and `target` is rebuilt from the decoded path. `remote_addr` is
+    the peer's address. Treat instances as frozen.
     """
 
     __slots__ = (
@@ -46,7 +46,7 @@ class Message:
         self,
         method: str,
         target: str | bytes,
-        headers: Iterable[tuple[str | bytes, str | bytes]],
+        headers: Iterable[tuple[str | bytes, str | bytes]] | dict[str, str],
         scheme: str = "http",
         authority: str | None = None,
         http_version: str = "1.1",
@@ -55,10 +55,14 @@ class Message:
     ) -> None:
         self.method = method
         self.target = target.decode("latin-1") if isinstance(target, bytes) else target
-        pairs: list[tuple[str, str]] = []
-        first: dict[str, str] = {}
+        first: dict[str, str]
         # A list first: a set made anew for each would take time with the square of their number.
         twice: list[str] = []
+        pairs: list[tuple[str, str]] = []
+        if isinstance(headers, dict):
+            first, pairs, headers = headers, list(headers.items()), ()
+        else:
+            first = {}
         for name, value in headers:
             # The branches are the constructor's whole cost: ASGI gives bytes, everything else text.
             if isinstance(name, bytes):
