@@ -48,9 +48,10 @@ def sign_headers(
 
     `url` is the whole URL, escaped exactly as it will be sent; `body` the exact bytes (None: no body, and no Digest);
     `headers` are those of the request that may be signed too; `signed` the header names and components to cover, in
-    order: by default the target, the date and, with a body, its digest. `now` is Unix seconds. Returns Date, Digest
-    (with a body) and what the scheme adds, to be sent beside `headers`. Raises ValueError for a header in `signed`
-    that the request does not have, and KeyError for an unknown scheme or algorithm.
+    order: by default the target, the date and, with a body, its digest. `now` is Unix seconds. Text beyond ASCII is
+    taken as UTF-8. Returns Date, Digest (with a body), Host (where it is in `signed`) and what the scheme adds, to be
+    sent beside `headers`. Raises ValueError for a header in `signed` that the request does not have, and KeyError for
+    an unknown scheme or algorithm.
     """
     parts = urlsplit(url)
     path = parts.path or "/"
@@ -64,8 +65,10 @@ def sign_headers(
     if signed is None:
         dates = ["x-date"] if "x-date" in sent else ["date"]
         signed = ["@request-target", *dates, *(["digest"] if body is not None else [])]
-    everything = {"host": ("Host", parts.netloc.rpartition("@")[2])} | sent
-    everything |= {name.lower(): (name, value) for name, value in added.items()}
+    if "host" not in sent and any(name.lower() == "host" for name in signed):
+        # Said here: some clients would leave out a port that goes without saying, others not.
+        added["Host"] = parts.netloc.rpartition("@")[2]
+    everything = sent | {name.lower(): (name, value) for name, value in added.items()}
     for name in signed:
         if not name.startswith("@") and name.lower() not in everything:
             raise ValueError(f"signed: {name!r} was given; allowed: headers of the request, or @request-target")
