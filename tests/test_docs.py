@@ -34,10 +34,11 @@ import pytest
 from hmac_gateway.conf import DEFAULTS
 from hmac_gateway.core.errors import Rejected
 from hmac_gateway.core.reasons import Reason
-from hmac_gateway.core.words import row
+from hmac_gateway.core.words import TABLE, row
 from hmac_gateway.logs import AccessLog
 from hmac_gateway.management.commands.hmac_serve import Command as Serve
-from hmac_gateway.plugins import hmac_auth
+from hmac_gateway.plugins import PLUGINS, hmac_auth
+from hmac_gateway.plugins.base import AuthPlugin
 
 from .support.served import free_port
 
@@ -329,15 +330,26 @@ def test_every_reason_is_explained_with_its_status() -> None:
         assert rows[str(reason)][1] == str(row(Rejected(reason, plugin=plugin)).status), reason
 
 
-def test_every_field_of_hmac_auth_is_documented_with_its_default() -> None:
-    rows = table("docs/hmac-auth.md")
-    for name, schema in hmac_auth.APISIX_SCHEMA["properties"].items():
+@pytest.mark.parametrize("plugin", PLUGINS.values(), ids=PLUGINS)
+def test_every_field_of_a_plugin_is_documented_with_its_default(plugin: AuthPlugin) -> None:
+    rows = table(f"docs/{plugin.name}.md")
+    for name, schema in plugin.config_schema["apisix"]["properties"].items():
         assert name in rows, name
         default = schema.get("default")
         shown = json.dumps(default) if default is not None else "none"
         assert rows[name][1].strip("`") == shown, name
-    for name in hmac_auth.credential_schema["properties"]:
+    for name in plugin.credential_schema["properties"]:
         assert name in rows, name
+
+
+WORDS = [(plugin.name, reason) for plugin in PLUGINS.values() for dialect, name, reason in TABLE if name == plugin.name]
+
+
+@pytest.mark.parametrize(("plugin", "reason"), WORDS)
+def test_every_answer_of_a_plugin_is_documented(plugin: str, reason: Reason | None) -> None:
+    status, text, key = TABLE["apisix", plugin, reason]
+    shown = f'| {status} | `{{"{key}":"{text}"}}` |'.replace("{size}", "N").replace("{limit}", "M")
+    assert shown in read(f"docs/{plugin}.md"), shown
 
 
 def test_access_line_is_documented_as_it_is() -> None:
