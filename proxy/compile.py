@@ -186,13 +186,18 @@ def _upstream(row: Row, node_rows: Iterable[Row]) -> Upstream:
     )
 
 
+def _wire(path: str) -> str:
+    """A path as requests have it: bytes as text."""
+    return path if path.isascii() else path.encode().decode("latin-1")
+
+
 def _route(row: Row, service: Row | None, steps: Pipeline, upstreams: Mapping[str, Upstream | None]) -> Route:
     if row["dialect"] != "apisix":
         raise ConfigError("dialect", row["dialect"], "apisix; routes of other dialects are not matched yet")
     prefix = ""
-    paths = tuple(row["paths"])
+    paths = tuple(map(_wire, row["paths"]))
     if service is not None and service["path_prefix"]:
-        base = service["path_prefix"].rstrip("/")
+        base = _wire(service["path_prefix"]).rstrip("/")
         paths = tuple(base + path for path in paths)
         prefix = base if service["strip_path_prefix"] else ""
     upstream_id = row["upstream_id"] or (service["upstream_id"] if service is not None else None)

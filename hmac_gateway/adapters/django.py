@@ -43,6 +43,9 @@ _LARGE: Final = 256 * 1024
 NO_STORE: Final = "private, no-store"
 #: Where servers put the request target as received: gunicorn, then uWSGI and mod_wsgi.
 _RAW_TARGETS: Final = ("RAW_URI", "REQUEST_URI")
+#: How many commas a header has that came once, where more would matter.
+_COMMAS: Final = (("date", 1), ("x-date", 1), ("digest", 0))
+_NONE: Final[frozenset[str]] = frozenset()
 #: What RFC 3986 lets stand in a path.
 _IN_PATH: Final = "/~!$&'()*+,;=:@-._"
 
@@ -130,6 +133,12 @@ def _headers(environ: dict[str, Any]) -> dict[str, str]:
     return headers
 
 
+def _joined(headers: dict[str, str]) -> frozenset[str]:
+    """Headers that came twice, which WSGI servers join with a comma. Schemes see it in Authorization themselves."""
+    found = [name for name, commas in _COMMAS if headers.get(name, "").count(",") > commas]
+    return frozenset(found) if found else _NONE
+
+
 def _message(request: HttpRequest) -> Message:
     target, exact = raw_target(request)
     scope = getattr(request, "scope", None)
@@ -140,16 +149,11 @@ def _message(request: HttpRequest) -> Message:
     else:
         headers = _headers(meta)
         version = meta.get("SERVER_PROTOCOL", "HTTP/1.1")[5:]
-    return Message(
-        cast(str, request.method),
-        target,
-        headers,
-        cast(str, request.scheme),
-        None,
-        version,
-        meta.get("REMOTE_ADDR") or "",
-        exact,
-    )
+    remote = meta.get("REMOTE_ADDR") or ""
+    message = Message(cast(str, request.method), target, headers, cast(str, request.scheme), None, version, remote, exact)
+    if isinstance(headers, dict):
+        message.duplicated = _joined(headers)
+    return message
 
 
 def _request_id(message: Message) -> str:
