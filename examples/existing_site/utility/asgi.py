@@ -1,0 +1,8 @@
+"""What granian and uvicorn serve."""
+
+import os
+
+from django.core.asgi import get_asgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "utility.settings")
+application = get_asgi_application()
