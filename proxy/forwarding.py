@@ -97,7 +97,7 @@ class Forwarder:
                 return connection, _sent(connection, head, message.method, timeouts, upload)
             except UpstreamBroken as error:
                 connection.abort()
-                if not error.stale or fresh or not upload.repeatable:
+                if not error.stale or fresh or (upload.size and not upload.repeatable):
                     raise
                 fresh = True
             except BaseException:
