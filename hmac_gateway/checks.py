@@ -6,6 +6,7 @@ Registered by `HmacGatewayConfig.ready()`. Those that look into the database run
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from importlib.util import find_spec
@@ -165,6 +166,15 @@ def check_stored_plugins(
     for alias in databases or ():
         if model._meta.db_table not in connections[alias].introspection.table_names():
             continue  # before the first migrate
+        rows = model._default_manager.using(alias).filter(enabled=True, name__in=plugins.PLUGINS)
+        places = Counter(row.place for row in rows if not _switched_off(row.config))
+        several = [place.replace(":", " ") for place, count in places.items() if count > 1]
+        if several:
+            yield Warning(
+                f"Several authentication plugins stand at: {_shortened(several)}. All must hold, for one consumer.",
+                hint="Keep one of them, unless callers are meant to send several credentials at a time.",
+                id="hmac_gateway.W007",
+            )
         weak, protected = [], []
         for row in model._default_manager.using(alias).filter(enabled=True, name="hmac-auth"):
             try:
@@ -189,6 +199,12 @@ def check_stored_plugins(
                 hint=f"Set REPLAY_STORE to {_SHARED_STORES}.",
                 id="hmac_gateway.W006",
             )
+
+
+def _switched_off(config: Any) -> bool:
+    # A row that no validation saw may hold anything.
+    meta = config.get("_meta") if isinstance(config, dict) else None
+    return bool(meta.get("disable")) if isinstance(meta, dict) else False
 
 
 def _shortened(places: list[str]) -> str:

@@ -21,7 +21,7 @@ from hmac_gateway.admin_base import (
 )
 from hmac_gateway.forms import PluginForm
 
-from .models import Node, Plugin, PluginConfig, Route, Service, Upstream
+from .models import AUTH_PLUGINS, Node, Plugin, PluginConfig, Route, Service, Upstream
 
 
 class NodeInline(TabularInline):
@@ -96,8 +96,19 @@ class NodeAdmin(EntityAdmin):
     ]
 
 
+class WithPlugins(EntityAdmin):
+    """A page with plugins on it, which says what several that authenticate mean."""
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        super().save_related(request, form, formsets, change)
+        names = [plugin.name for plugin in form.instance.plugins.filter(enabled=True, name__in=AUTH_PLUGINS)]
+        if len(names) > 1:
+            text = f"{', '.join(names)}: callers must pass all of them, as the same consumer."
+            messages.warning(request, f"Several authentication plugins on {form.instance}. {text}")
+
+
 @admin.register(Service)
-class ServiceAdmin(EntityAdmin):
+class ServiceAdmin(WithPlugins):
     """Applications behind the gateway."""
 
     list_display = ["id", "name", "goes_to", "route_count", "version", "dialect", "enabled", "updated_at"]
@@ -132,7 +143,7 @@ class ServiceAdmin(EntityAdmin):
 
 
 @admin.register(Route)
-class RouteAdmin(EntityAdmin):
+class RouteAdmin(WithPlugins):
     """Which calls go where."""
 
     list_display = ["id", "name", "shown_paths", "shown_methods", "target", "priority", "dialect", "enabled"]
@@ -177,7 +188,7 @@ def _shortened(items: list[str]) -> str:
 
 
 @admin.register(PluginConfig)
-class PluginConfigAdmin(EntityAdmin):
+class PluginConfigAdmin(WithPlugins):
     """Bundles of plugins, and global rules."""
 
     list_display = ["id", "name", "is_global", "plugin_names", "enabled", "updated_at"]

@@ -123,6 +123,21 @@ def test_stored_sha1_is_warned_of(plugin: Any) -> None:
     assert found(databases=["default"]) == {}
 
 
+def test_several_authentication_plugins_are_warned_of(plugin: Any) -> None:
+    other = type(plugin).objects.create(name="key-auth", route=plugin.route, config={})
+    messages = found(databases=["default"])
+    assert list(messages) == ["hmac_gateway.W007"] and "route r" in messages["hmac_gateway.W007"].msg
+    other.config = {"_meta": {"disable": True}}
+    other.save()
+    assert found(databases=["default"]) == {}
+    for unreadable in ([], {"_meta": []}):
+        type(other).objects.filter(pk=other.pk).update(config=unreadable)
+        assert list(found(databases=["default"])) == ["hmac_gateway.W007"]
+    other.config, other.enabled = {}, False
+    other.save()
+    assert found(databases=["default"]) == {}
+
+
 def test_stored_replay_protection_wants_a_store_that_lasts(plugin: Any) -> None:
     plugin.config = {"allowed_algorithms": ["hmac-sha256"], "replay_protection": True}
     plugin.save()

@@ -84,6 +84,13 @@ def test_a_proposal_left_alone_is_the_chosen_plugins(console: Client, name: str,
     assert config == PLUGINS[name].PROPOSED  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize(("names", "warned"), [(["key-auth"], False), (["key-auth", "basic-auth"], True)])
+def test_several_plugins_on_one_route_are_pointed_out(console: Client, names: list[str], warned: bool) -> None:
+    rows = [{"name": name, "config": "{}", "dialect": "apisix", "enabled": "on"} for name in names]
+    page = console.post(url(Route, "add"), ROUTE | formset("plugins", *rows), follow=True).content.decode()
+    assert ("callers must pass all of them" in page) == warned
+
+
 def test_what_was_typed_is_kept(console: Client) -> None:
     typed = PROPOSED | {"realm": "mine"}
     row = {"name": "key-auth", "config": json.dumps(typed), "dialect": "apisix", "enabled": "on"}
