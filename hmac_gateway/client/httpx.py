@@ -8,14 +8,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Generator, Sequence
 from time import time
-from typing import Final
 
 import httpx
 
 from .signer import Signer
-
-#: So many redirected requests are signed anew within one call, as many as httpx follows.
-_MOST: Final = 20
 
 
 class HmacAuth(httpx.Auth):
@@ -59,7 +55,7 @@ class HmacAuth(httpx.Auth):
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """Called by httpx for each send, in both of its clients."""
-        for _ in range(_MOST):
+        while True:  # httpx counts what is sent again among the redirects, of which it has a limit
             self._sign(request)
             response = yield request
             answered = response.request
