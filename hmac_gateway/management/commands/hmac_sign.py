@@ -14,6 +14,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
 from hmac_gateway.client import sign_headers
+from hmac_gateway.conf import conf
 from hmac_gateway.core.dates import parse_http_date
 from hmac_gateway.core.macs import ALGORITHMS
 from hmac_gateway.crypto import CannotOpen
@@ -111,6 +112,12 @@ class Command(BaseCommand):
             if not key_id:
                 raise CommandError("--key-id: it goes with a secret that is given")
             return key_id, given
+        configured = conf.credentials
+        if key_id in configured or (configured and not key_id and len(configured) == 1):
+            key_id = key_id or next(iter(configured))
+            return key_id, configured[key_id]["secret_key"]
+        if not any(config.label == "hmac_consumers" for config in apps.get_app_configs()):
+            raise CommandError("--key-id: none of CREDENTIALS, and no other credentials are kept here; give a secret")
         model = apps.get_model("hmac_consumers.Credential")
         try:
             found = model._default_manager.filter(plugin="hmac-auth", **({"identifier": key_id} if key_id else {}))
