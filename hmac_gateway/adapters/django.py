@@ -17,6 +17,7 @@ from typing import IO, Any, Final, cast
 from urllib.parse import quote
 
 from asgiref.sync import sync_to_async
+from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
@@ -133,6 +134,13 @@ def _headers(environ: dict[str, Any]) -> dict[str, str]:
     return headers
 
 
+def _authority(meta: dict[str, Any]) -> str:
+    """What Django calls the host (HttpRequest.get_host), unchecked: ALLOWED_HOSTS is the site's business."""
+    if settings.USE_X_FORWARDED_HOST and "HTTP_X_FORWARDED_HOST" in meta:
+        return cast(str, meta["HTTP_X_FORWARDED_HOST"])
+    return cast(str, meta.get("HTTP_HOST") or meta.get("SERVER_NAME") or "")
+
+
 def _joined(headers: dict[str, str]) -> frozenset[str]:
     """Headers that came twice, which WSGI servers join with a comma. Schemes see it in Authorization themselves."""
     found = [name for name, commas in _COMMAS if headers.get(name, "").count(",") > commas]
@@ -150,7 +158,9 @@ def _message(request: HttpRequest) -> Message:
         headers = _headers(meta)
         version = meta.get("SERVER_PROTOCOL", "HTTP/1.1")[5:]
     remote = meta.get("REMOTE_ADDR") or ""
-    message = Message(cast(str, request.method), target, headers, cast(str, request.scheme), None, version, remote, exact)
+    message = Message(
+        cast(str, request.method), target, headers, cast(str, request.scheme), _authority(meta), version, remote, exact
+    )
     if isinstance(headers, dict):
         message.duplicated = _joined(headers)
     return message

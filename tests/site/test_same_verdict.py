@@ -40,6 +40,8 @@ from proxy.plan import Forward
 from proxy.transport import Timeouts
 from tests.support.served import digest_of, signed
 
+# The handlers' own signals look at database connections.
+pytestmark = pytest.mark.django_db
 HOST = "testserver"
 CONFIG: dict[str, Any] = {
     "allowed_algorithms": ["hmac-sha256"],
