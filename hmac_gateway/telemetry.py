@@ -27,7 +27,6 @@ from . import crypto
 from .core.errors import Rejected
 from .core.identity import Identity
 from .core.message import Message
-from .core.words import row
 from .models import MinuteCounter, Rejection, Tombstone, WorkerStatus
 from .runtime import TOMBSTONE_LIFE, Runtime
 from .schemes import SCHEMES, Claim
@@ -183,7 +182,7 @@ class Telemetry:
             route_id=exchange.route_id[:80],
             plugin=rejected.plugin,
             reason=str(rejected.reason),
-            status=row(rejected).status,
+            status=exchange.status,
             method=exchange.message.method[:32],
             path=exchange.path[:2048].replace("\x00", ""),
             key_id=_key_id(exchange.message),

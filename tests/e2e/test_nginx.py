@@ -111,6 +111,15 @@ def test_an_unsigned_get_is_401_with_the_challenge(nginx: Nginx, gateway: Proxie
     assert (line["status"], line["reason"], line["method"]) == (401, "missing_credentials", "GET")
 
 
+def test_a_refusal_is_kept_with_the_original_request_and_our_status(nginx: Nginx, gateway: Proxied) -> None:
+    assert ask(nginx, "DELETE", "/kept?secret=1").status == 403
+    code = (
+        "from hmac_gateway.models import Rejection;"
+        "print([(r.method, r.status, r.reason) for r in Rejection.objects.filter(path='/kept')])"
+    )
+    wait_for(lambda: gateway.python(code).strip() == "[('DELETE', 403, 'no_route')]")
+
+
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "HEAD", "PATCH"])
 def test_methods_are_the_originals(nginx: Nginx, method: str) -> None:
     right = signed(method, "/orders/1")
