@@ -11,6 +11,7 @@ import contextlib
 import selectors
 import socket
 import ssl
+import struct
 import threading
 import time
 from typing import Final
@@ -35,6 +36,8 @@ _READ: Final = selectors.EVENT_READ
 _WRITE: Final = selectors.EVENT_WRITE
 #: poll() where there is one: select() knows no descriptor above 1023, and epoll costs a descriptor more.
 _Selector: Final[type[selectors.BaseSelector]] = getattr(selectors, "PollSelector", selectors.SelectSelector)
+#: SO_LINGER, on and 0 seconds: closing resets.
+_RESET: Final = struct.pack("ii", 1, 0)
 #: Seconds between two looks for idle connections whose time is over.
 _SWEEP: Final = 1.0
 
@@ -161,9 +164,15 @@ class SyncConnection(ResponseReader):
 
     def abort(self) -> None:
         """Close now, dropping what is unsent."""
-        if not self._closed:
-            self._closed = True
-            self._sock.close()
+        if self._closed:
+            return
+        self._closed = True
+        if not (self._complete and self._sent):
+            # By RST: after `interrupt` the kernel opens no window any more, and an upstream that waits for one would
+            # not be told for a minute that nobody is there.
+            with contextlib.suppress(OSError):
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self._sock.close()
 
     def interrupt(self) -> None:
         """Make whoever reads or writes in another thread end with UpstreamBroken. Closes nothing by itself."""
