@@ -107,11 +107,12 @@ def check(
     if isinstance(presented, Reason):
         return reject(config, presented)
     credential, reason = _judge(presented, lookup, now)
-    tight = Presented(*(b"".join(part.split()) for part in presented))
-    if reason is not None and tight != presented:
-        other, why = _judge(tight, lookup, now)
-        if why is None or reason is Reason.UNKNOWN_KEY:
-            credential, reason = other, why
+    if reason is not None:
+        tight = Presented(*(b"".join(part.split()) for part in presented))
+        if tight != presented:
+            other, why = _judge(tight, lookup, now)
+            if why is None or reason is Reason.UNKNOWN_KEY:
+                credential, reason = other, why
     if trace is not None:
         said = "" if reason is None else str(reason)
         trace.step("password", reason is None, "the password of a known, usable user", "", said)

@@ -200,6 +200,7 @@ WRONG = b'{"message":"Invalid user authorization"}\n'
         (basic("twowords:x"), Reason.UNKNOWN_KEY, WRONG),
         (basic("alice:wrong password"), Reason.WRONG_PASSWORD, WRONG),
         (basic("al ice:wrong"), Reason.WRONG_PASSWORD, WRONG),
+        (basic("two words:wrong"), Reason.WRONG_PASSWORD, WRONG),
         (basic("nobody:x y"), Reason.UNKNOWN_KEY, WRONG),
         (basic("Alice:alice-password"), Reason.UNKNOWN_KEY, WRONG),
         (basic(":"), Reason.UNKNOWN_KEY, WRONG),
