@@ -140,6 +140,19 @@ def test_a_key_is_typed(console: Client, jack: Consumer) -> None:
     assert lookup("key-auth", "next-key") and not lookup("key-auth", "alice-primary-key")
 
 
+def test_its_consumers_page_is_saved_with_a_key_on_it(console: Client, jack: Consumer) -> None:
+    console.post(url(Credential, "add"), form(jack, "key-auth", secret="alice-primary-key"))
+    row = Credential.objects.get()
+    for typed, current in (("", "alice-primary-key"), ("next-key", "next-key")):
+        inline = {"id": str(row.pk), "consumer": str(jack.pk), "identifier": "", "secret": typed, "enabled": "on"}
+        data = {"username": "jack", "desc": "new", "enabled": "on", "dialect": "apisix"}
+        data |= formset("credentials", inline, initial=1) | formset("acls") | formset("plugins")
+        answer = console.post(url(Consumer, "change", jack.pk), data)
+        assert answer.status_code == 302, answer.context["errors"]
+        assert lookup("key-auth", current)
+    assert not lookup("key-auth", "alice-primary-key")
+
+
 def test_a_key_typed_as_the_identifier_is_not_lost_silently(console: Client, jack: Consumer) -> None:
     page = console.post(url(Credential, "add"), form(jack, "key-auth", identifier="alice-primary-key"))
     assert "Type it as the secret" in str(errors_of(page)["identifier"])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pytest
 from django.core.exceptions import ValidationError
+from django.core.management import call_command
 from django.db import connection
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
@@ -147,6 +149,17 @@ def test_without_the_encryption_key_nothing_new_is_served() -> None:
         view = Runtime()
         assert not view.refresh() and view.snapshot is None
         assert "HMAC_GATEWAY_ENCRYPTION_KEYS" in view.problems[0]
+
+
+def test_keys_outlive_the_encryption_keys() -> None:
+    store("k-1")
+    rotated = {**HMAC_GATEWAY, "ENCRYPTION_KEYS": [OTHER_KEY, *HMAC_GATEWAY["ENCRYPTION_KEYS"]]}
+    with override_settings(HMAC_GATEWAY=rotated):
+        call_command("hmac_rotate_keys", stdout=io.StringIO())
+    with override_settings(HMAC_GATEWAY={**HMAC_GATEWAY, "ENCRYPTION_KEYS": [OTHER_KEY]}):
+        credential = found(Runtime(), "k-1")
+        assert credential is not None
+        assert [secret.reveal() for secret in credential.open_secrets(0.0)] == [b"k-1"]
 
 
 def test_a_fingerprint_of_bytes_is_that_of_their_text() -> None:
