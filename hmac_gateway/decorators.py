@@ -17,6 +17,7 @@ from django.middleware.csrf import CsrfViewMiddleware
 
 from . import site
 from .adapters.django import aadmit, access_of, acurrent, admit, finished, protect_response, refusal, unreadable
+from .adapters.page_cache import keep_unstored
 from .conf import conf
 from .core.errors import Rejected
 from .core.reasons import Reason
@@ -98,7 +99,10 @@ def _before(request: HttpRequest, snapshot: Snapshot | None, step: Step) -> Http
 
 
 def _after(request: HttpRequest, step: Step, outcome: Any) -> HttpResponse | None:
-    return refusal(request, outcome, (step,)) if isinstance(outcome, Rejected) else None
+    if isinstance(outcome, Rejected):
+        return refusal(request, outcome, (step,))
+    keep_unstored(request)
+    return None
 
 
 def _csrf(request: HttpRequest, view: Any, args: Any, kwargs: Any) -> HttpResponseBase | None:

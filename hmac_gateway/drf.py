@@ -22,7 +22,7 @@ from django.core.cache import cache
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpRequest
 from django.utils.functional import SimpleLazyObject
-from rest_framework.authentication import BaseAuthentication
+from rest_framework.authentication import BaseAuthentication, SessionAuthentication
 from rest_framework.exceptions import APIException, AuthenticationFailed
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
@@ -31,6 +31,7 @@ from rest_framework.throttling import BaseThrottle
 
 from . import site
 from .adapters.django import NO_STORE, access_of, admit, finished, unreadable, varies_on
+from .adapters.page_cache import keep_unstored
 from .conf import conf
 from .core.credential import Consumer, Credential
 from .core.errors import Rejected
@@ -104,7 +105,8 @@ class HmacAuthentication(BaseAuthentication):
     user linked to the consumer, loaded when it is looked at, else a `ConsumerUser`; `request.auth` the Credential.
 
     None when nothing of this method was presented, so that other classes get their turn. Raises
-    AuthenticationFailed (401), or `Refused` with 400, 411, 413 or 503.
+    AuthenticationFailed (401), `Refused` with 400, 411, 413 or 503, or PermissionDenied where Django's own CSRF check
+    fails: it is made for credentials that browsers send by themselves (basic-auth, cookies) or are led to (links).
     """
 
     policy: ClassVar[Mapping[str, Any] | None] = None
@@ -121,6 +123,7 @@ class HmacAuthentication(BaseAuthentication):
             outcome = admit(http, (step,), snapshot)
             if not isinstance(outcome, Rejected):
                 finished(http, 200)
+                keep_unstored(http, request)
                 return self._found(request, step, outcome.identity)
             if outcome.reason in _NOT_MINE:
                 _mark(request, step, stored=False)
@@ -139,6 +142,8 @@ class HmacAuthentication(BaseAuthentication):
         _mark(request, step, stored=True)
         consumer = identity.consumer
         assert consumer is not None  # a step that held names one
+        if not identity.csrf_exempt and not identity.anonymous:
+            SessionAuthentication().enforce_csrf(request)
         if consumer.user_id is not None and not identity.anonymous:
             return SimpleLazyObject(lambda: _linked_user(consumer)), identity.credential
         return ConsumerUser(consumer, identity.anonymous), identity.credential
