@@ -72,6 +72,7 @@ def test_the_verdict_is_the_gateway_lanes(case: str, seen: list[Any]) -> None:
     got = {name.lower(): value for name, value in here.items()}
     for name in there.headers.keys() - {"x-request-id", "server"}:
         assert got[name] == there.headers[name], name
+    assert ("content-type" in got) == ("content-type" in there.headers)
     assert access.request_id == got["x-request-id"]
     assert access.status == there.status
 
