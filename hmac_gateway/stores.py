@@ -9,11 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shlex
+import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 from django.db import Error, IntegrityError, connections, router, transaction
@@ -191,13 +195,33 @@ class RefusingStore:
         raise StoreUnavailable(self.reason)
 
 
-def processes() -> int:
-    """How many processes serve this configuration, as far as they can know.
+#: Servers whose own options say how many processes they start.
+_SERVERS: Final = frozenset({"gunicorn", "uvicorn", "granian", "hypercorn"})
 
-    hmac_serve, gunicorn and others say it in WEB_CONCURRENCY, whatever a host's own settings say.
+
+def processes() -> int:
+    """How many processes serve this configuration, as far as they can know; the most that anybody says.
+
+    hmac_serve, gunicorn and others say it in WEB_CONCURRENCY, whatever a host's own settings say; gunicorn and granian
+    take options from the environment, and all of them from the command line that their workers share.
     """
-    said = os.environ.get("WEB_CONCURRENCY", "")
-    return max(conf.workers, int(said) if said.isascii() and said.isdigit() else 1)
+    said = [os.environ.get(name, "") for name in ("WEB_CONCURRENCY", "GRANIAN_WORKERS")]
+    with suppress(ValueError):  # quotes that do not end
+        said += _workers(shlex.split(os.environ.get("GUNICORN_CMD_ARGS", "")))
+    called = Path(sys.argv[0]) if sys.argv else Path()
+    if _SERVERS & {called.name, called.parent.name if called.name == "__main__.py" else ""}:
+        said += _workers(sys.argv[1:])
+    return max(conf.workers, *(int(text) for text in said if text.isascii() and text.isdigit()), 1)
+
+
+def _workers(options: list[str]) -> Iterator[str]:
+    """What a server's options give for `--workers N` or `-w N`."""
+    for option, following in zip(options, [*options[1:], ""], strict=True):
+        name, equals, text = option.partition("=")
+        if name in ("-w", "--workers"):
+            yield text if equals else following
+        elif option.startswith("-w") and not option.startswith("--"):
+            yield option[2:]
 
 
 def replay_store(workers: int | None = None) -> ReplayStore:

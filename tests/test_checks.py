@@ -6,23 +6,11 @@ from typing import Any
 
 import pytest
 from django.apps import apps
-from django.core.checks import CheckMessage, run_checks
 from django.test import override_settings
 
-from hmac_gateway.checks import KNOWN_ADMIN_KEYS
+from hmac_gateway.checks.keys import KNOWN_ADMIN_KEYS
 from tests.settings import HMAC_GATEWAY
-
-
-def found(deploy: bool = False, databases: list[str] | None = None) -> dict[str, CheckMessage]:
-    """Our messages by id, out of all that Django's framework runs."""
-    messages = run_checks(include_deployment_checks=deploy, databases=databases)
-    ours = {str(message.id): message for message in messages if str(message.id).startswith("hmac_gateway.")}
-    assert all(message.hint for message in ours.values())
-    return ours
-
-
-def with_settings(**keys: Any) -> override_settings:
-    return override_settings(HMAC_GATEWAY={**HMAC_GATEWAY, **keys})
+from tests.support.checks import found, with_settings
 
 
 @pytest.fixture(autouse=True)
@@ -62,9 +50,7 @@ def test_setting(keys: dict[str, Any], id: str, level: str, words: str) -> None:
 
 def test_settings_that_are_no_dict() -> None:
     with override_settings(HMAC_GATEWAY=["DIALECT"]):
-        from hmac_gateway.checks import check_keys_of_settings
-
-        assert [message.id for message in check_keys_of_settings(None)] == ["hmac_gateway.E001"]
+        assert list(found(deploy=True)) == ["hmac_gateway.E001"]
 
 
 def test_several_processes_are_known_from_the_server_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +63,7 @@ def test_several_processes_are_known_from_the_server_too(monkeypatch: pytest.Mon
 
 
 def test_redis_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hmac_gateway.checks.find_spec", lambda name: None)
+    monkeypatch.setattr("hmac_gateway.checks.processes.find_spec", lambda name: None)
     with with_settings(REPLAY_STORE="redis://:hunter2@127.0.0.1/0"):
         message = found()["hmac_gateway.E006"]
     assert "not installed" in message.msg and "hunter2" not in message.msg

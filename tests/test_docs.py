@@ -306,11 +306,16 @@ def test_every_environment_variable_is_documented() -> None:
         assert name in rows, name
 
 
-def test_every_system_check_is_documented() -> None:
-    rows = table("docs/gateway.md")
-    ids = set(re.findall(r'"(hmac_gateway\.[EW]\d+)"', read("hmac_gateway/checks.py")))
+def test_every_system_check_is_documented_and_tested() -> None:
+    rows = table("docs/checks.md")
+    code = "".join(path.read_text() for path in (ROOT / "hmac_gateway" / "checks").glob("*.py"))
+    ids = set(re.findall(r'"(hmac_gateway\.[EW]\d+)"', code))
     assert ids
-    assert ids == {code for code in rows if code.startswith("hmac_gateway.")}
+    assert ids == {name for name in rows if name.startswith("hmac_gateway.")}
+    assert all(len(cells) == 3 and all(cells) for name, cells in rows.items() if name in ids)
+    tests = "".join(path.read_text() for path in [ROOT / "tests/test_checks.py", *(ROOT / "tests/checks").glob("*.py")])
+    untested = {name for name in ids if f'"{name}"' not in tests and f'"{name.partition(".")[2]}"' not in tests}
+    assert not untested
 
 
 def test_every_option_of_hmac_serve_is_documented() -> None:
