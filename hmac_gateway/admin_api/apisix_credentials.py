@@ -18,6 +18,7 @@ from ..plugins import PLUGINS
 from .apisix_plugins import available, check, is_auth, schema_error, show_plugins, write_plugins
 from .errors import ApiError, refuse
 from .fields import Doc
+from .writing import Writer
 
 #: What stands in answers where a secret is.
 MASK: Final = "********"
@@ -91,16 +92,16 @@ def show_credential(row: Any) -> Doc:
     return {**value, **{key: item for key, item in settings.items() if key not in value}}
 
 
-def refuse_duplicate(row: Any) -> None:
+def refuse_duplicate(row: Any, writer: Writer) -> None:
     """Refuse (ApiError) an identifier that somebody else has, naming the owner as APISIX 3.18 does.
 
     A consumer's own entry and one of its credentials may share one. Runs under the version lock, so no other
     writer can come between this look and the save.
     """
-    model: Any = apps.get_model("hmac_consumers.Credential")
     plugin = available(row.plugin)
-    taken = model.objects.filter(plugin=row.plugin, identifier=row.identifier).exclude(pk=row.pk)
-    for other in taken.select_related("consumer"):
+    for other in writer.holders(row.plugin, row.identifier):
+        if other.pk == row.pk:
+            continue
         same_kind = (row.public_id is None) == (other.public_id is None)
         if other.consumer_id != row.consumer_id or same_kind:
             where = f"credential: {other.public_id} of consumer: " if other.public_id else "consumer: "
@@ -122,14 +123,14 @@ class CredentialPart:
                 raise refuse("only supports auth type plugins in consumer credential")
             check_auth(name, config)
 
-    def before_save(self, row: Any, doc: Doc) -> None:
+    def before_save(self, row: Any, doc: Doc, writer: Writer) -> None:
         """Set plugin, identifier, settings and secret."""
         [(name, config)] = doc["plugins"].items()
         if fill_credential(row, name, config):
             row.secret_changed = True
-        refuse_duplicate(row)
+        refuse_duplicate(row, writer)
 
-    def after_save(self, row: Any, doc: Doc) -> None:
+    def after_save(self, row: Any, doc: Doc, writer: Writer) -> None:
         """All stands in the row's own columns."""
 
     def show(self, row: Any) -> Doc:
@@ -155,15 +156,16 @@ class ConsumerPluginsPart:
                 text = error.body["error_msg"] if isinstance(error.body, dict) else error.body
                 raise refuse(_PREFIX + str(text)) from None
 
-    def before_save(self, row: Any, doc: Doc) -> None:
+    def before_save(self, row: Any, doc: Doc, writer: Writer) -> None:
         """Nothing stands in the consumer's own columns."""
 
-    def after_save(self, row: Any, doc: Doc) -> None:
+    def after_save(self, row: Any, doc: Doc, writer: Writer) -> None:
         """Make the own entries and the Plugin rows say what the document says."""
         wanted = doc.get("plugins", {})
         auth = {name: config for name, config in wanted.items() if is_auth(available(name))}
         model: Any = apps.get_model("hmac_consumers.Credential")
-        present = {own.plugin: own for own in model.objects.filter(consumer=row, public_id=None)}
+        own_rows = writer.below("hmac_consumers.Credential", row, consumer=row, public_id=None)
+        present = {own.plugin: own for own in own_rows}
         for name in present.keys() - auth.keys():
             present[name].delete()
         for name, config in auth.items():
@@ -174,10 +176,9 @@ class ConsumerPluginsPart:
                 continue
             if changed:
                 row.secret_changed = True
-            refuse_duplicate(own)
-            own.full_clean()
-            own.save()
-        write_plugins(row, "consumer", {name: config for name, config in wanted.items() if name not in auth})
+            refuse_duplicate(own, writer)
+            writer.save(own)
+        write_plugins(row, "consumer", {name: config for name, config in wanted.items() if name not in auth}, writer)
 
     def show(self, row: Any) -> Doc:
         """The `plugins` key, secrets masked; an empty map only where one was sent."""

@@ -20,6 +20,7 @@ from ..plugins import META_SCHEMA, PLUGINS, validate_config
 from ..schema import apisix_text, problem
 from .errors import refuse
 from .fields import Doc, same
+from .writing import Writer
 
 
 def available(name: str) -> Any:
@@ -69,12 +70,12 @@ class PluginsPart:
         for name, config in doc.get("plugins", {}).items():
             check(name, config)
 
-    def before_save(self, row: Any, doc: Doc) -> None:
+    def before_save(self, row: Any, doc: Doc, writer: Writer) -> None:
         """Nothing stands in the object's own columns."""
 
-    def after_save(self, row: Any, doc: Doc) -> None:
+    def after_save(self, row: Any, doc: Doc, writer: Writer) -> None:
         """Make the Plugin rows say what the document says."""
-        write_plugins(row, self.owner, doc.get("plugins", {}))
+        write_plugins(row, self.owner, doc.get("plugins", {}), writer)
 
     def show(self, row: Any) -> Doc:
         """The `plugins` key; an empty map only where one was sent."""
@@ -82,10 +83,10 @@ class PluginsPart:
         return {"plugins": found} if found or "plugins" in row.extra else {}
 
 
-def write_plugins(row: models.Model, owner: str, wanted: Mapping[str, Any]) -> None:
+def write_plugins(row: models.Model, owner: str, wanted: Mapping[str, Any], writer: Writer) -> None:
     """Attach exactly `wanted` to `row`, besides plugins of another dialect. Raises ValidationError."""
     model: Any = apps.get_model("hmac_proxy.Plugin")
-    present = {plugin.name: plugin for plugin in model.objects.filter(**{owner: row})}
+    present = {plugin.name: plugin for plugin in writer.below("hmac_proxy.Plugin", row, **{owner: row})}
     for name in present.keys() - wanted.keys():
         if present[name].dialect == "apisix":
             present[name].delete()
@@ -96,8 +97,7 @@ def write_plugins(row: models.Model, owner: str, wanted: Mapping[str, Any]) -> N
         if plugin is None:
             plugin = model(name=name, **{owner: row})
         plugin.config, plugin.enabled, plugin.dialect = config, True, "apisix"
-        plugin.full_clean()
-        plugin.save()
+        writer.save(plugin)
 
 
 def show_plugins(row: Any) -> Doc:

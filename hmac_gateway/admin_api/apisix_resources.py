@@ -17,6 +17,7 @@ from .apisix_plugins import PluginsPart
 from .apisix_upstreams import GROUP_LABEL, NodesPart, TargetPart
 from .errors import refuse
 from .fields import Doc, Field, flag, labels, one_or_many, plain, reference, timeout
+from .writing import Writer
 
 
 class Part(Protocol):
@@ -29,10 +30,10 @@ class Part(Protocol):
     def check(self, doc: Doc) -> None:
         """Raise ApiError for a wrong document; no database."""
 
-    def before_save(self, row: Any, doc: Doc) -> None:
+    def before_save(self, row: Any, doc: Doc, writer: Writer) -> None:
         """Set columns, and write what the row refers to. Runs under the version lock."""
 
-    def after_save(self, row: Any, doc: Doc) -> None:
+    def after_save(self, row: Any, doc: Doc, writer: Writer) -> None:
         """Write rows that refer to this one. Runs under the version lock."""
 
     def show(self, row: Any) -> Doc:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -26,20 +26,24 @@ from .apisix_text import check_schema
 from .apisix_upstreams import GROUP_LABEL
 from .errors import ApiError, from_model, not_found, refuse
 from .fields import CREATED_INDEX, TTL_END, Doc, fill, kept, show
+from .writing import AT_ONCE, Writer
 
-_VIA: Final = "apisix-api"
 #: The document's stamps, which only the server writes.
 _STAMPS: Final = ("create_time", "update_time")
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a request says besides its document. `ttl` is in seconds; `owner` the consumer of a credential."""
+    """What a request says besides its document. `ttl` is in seconds; `owner` the consumer of a credential.
+
+    `via` is the way by which the change came, for the audit.
+    """
 
     actor: str
     ttl: float | None = None
     group: str = ""
     owner: str | None = None
+    via: str = "apisix-api"
 
 
 def key_of(resource: Resource, row: Any, call: Call) -> str:
@@ -341,10 +345,43 @@ def check(resource: Resource, doc: Doc) -> None:
 
 
 def _write(resource: Resource, row: Any, doc: Doc, call: Call, version: int) -> Doc:
-    model: Any = apps.get_model(resource.model)
-    _check_links(resource, doc)
+    check_links(resource, doc)
+    saved, after = write(resource, row, doc, call, version)
+    return {"key": key_of(resource, saved, call), "value": after}
+
+
+def write(
+    resource: Resource, row: Any, doc: Doc, call: Call, version: int, finish: Callable[[Any], None] = lambda row: None
+) -> tuple[Any, Doc]:
+    """Write a document that passed `check` over `row` (None: a new one), and the audit. Returns the row and its value.
+
+    `finish` may set columns that documents know nothing of. Runs under the version lock; raises ApiError.
+    """
     adding = row is None
     before = None if adding else value_of(resource, row)
+    row = put_rows(resource, row, doc, call, version, AT_ONCE, finish)
+    # Read again: columns as the database has them, relations as they are now.
+    saved = type(row)._default_manager.get(pk=row.pk)
+    after = value_of(resource, saved)
+    names = audit.changed_fields(before, after)
+    if getattr(row, "secret_changed", False) and "plugins" not in names:
+        names.append("plugins")
+    AT_ONCE.record(call.actor, "added" if adding else "changed", saved, call.via, names)
+    return saved, after
+
+
+def put_rows(
+    resource: Resource,
+    row: Any,
+    doc: Doc,
+    call: Call,
+    version: int,
+    writer: Writer,
+    finish: Callable[[Any], None] = lambda row: None,
+) -> Any:
+    """Fill `row` (None: a new one) and the rows below it from a document and hand them to `writer`. Raises ApiError."""
+    model: Any = apps.get_model(resource.model)
+    adding = row is None
     if row is None:
         row = model(**resource.own)
         if resource is CREDENTIALS:
@@ -371,24 +408,18 @@ def _write(resource: Resource, row: Any, doc: Doc, call: Call, version: int) -> 
         row.extra["plugins"] = {}
     try:
         for part in resource.parts:
-            part.before_save(row, doc)
-        row.full_clean()
-        row.save(force_insert=adding)
+            part.before_save(row, doc, writer)
+        finish(row)
+        writer.save(row)
         for part in resource.parts:
-            part.after_save(row, doc)
+            part.after_save(row, doc, writer)
     except ValidationError as error:
         raise from_model(error) from None
-    # Read again: columns as the database has them, relations as they are now.
-    saved = model._default_manager.get(pk=row.pk)
-    after = value_of(resource, saved)
-    names = audit.changed_fields(before, after)
-    if getattr(row, "secret_changed", False) and "plugins" not in names:
-        names.append("plugins")
-    audit.record(call.actor, "added" if adding else "changed", saved, _VIA, names)
-    return {"key": key_of(resource, saved, call), "value": after}
+    return row
 
 
-def _check_links(resource: Resource, doc: Doc) -> None:
+def check_links(resource: Resource, doc: Doc) -> None:
+    """Refuse (ApiError) ids of objects that are not there."""
     for link in resource.links:
         if link.key not in doc:
             continue
@@ -418,8 +449,8 @@ def delete(resource: Resource, key: str | None, force: bool, call: Call) -> Doc:
                 setattr(user, use.column, None)
                 user.enabled = False
                 user.save()
-                audit.record(call.actor, "changed", user, _VIA, [use.column, "enabled"])
+                audit.record(call.actor, "changed", user, call.via, [use.column, "enabled"])
         answer = {"deleted": "1", "key": key_of(resource, row, call)}
-        audit.record(call.actor, "deleted", row, _VIA)
+        audit.record(call.actor, "deleted", row, call.via)
         row.delete()
         return answer

@@ -16,6 +16,7 @@ from .apisix_schemas import NODE_LIST, NODE_MAP, UPSTREAM
 from .apisix_text import check_schema
 from .errors import invalid, refuse
 from .fields import Doc, Field, fill, kept, labels, plain, show, timeout
+from .writing import Writer
 
 #: The variables that a consistent hash may use (APISIX).
 _HASH_VARS = re.compile(
@@ -114,10 +115,11 @@ def check_upstream(doc: Doc) -> None:
             raise invalid(f'failed to match pattern "{_HASH_VARS.pattern[:-2]}" with "{doc["key"]}"')
 
 
-def write_nodes(upstream: Any, doc: Doc) -> None:
+def write_nodes(upstream: Any, doc: Doc, writer: Writer) -> None:
     """Make the Node rows of a saved upstream say what the document says. Raises ValidationError."""
     model: Any = apps.get_model("hmac_proxy.Node")
-    present = {(node.host, node.port): node for node in model.objects.filter(upstream=upstream)}
+    below = writer.below("hmac_proxy.Node", upstream, upstream=upstream)
+    present = {(node.host, node.port): node for node in below}
     wanted = {(value.host, value.port): value for value in parse_nodes(doc["nodes"], upstream.scheme)}
     if gone := [node.pk for place, node in present.items() if place not in wanted]:
         model.objects.filter(pk__in=gone).delete()
@@ -136,8 +138,7 @@ def write_nodes(upstream: Any, doc: Doc) -> None:
             fresh.append(node)
         else:
             node.save()
-    if fresh:
-        model.objects.bulk_create(fresh)
+    writer.add(model, fresh)
 
 
 def _node_value(node: Any) -> NodeValue:
@@ -177,30 +178,29 @@ class NodesPart:
         """Refuse a wrong upstream."""
         check_upstream(doc)
 
-    def before_save(self, row: Any, doc: Doc) -> None:
+    def before_save(self, row: Any, doc: Doc, writer: Writer) -> None:
         """Keep the form."""
         row.extra["nodes"] = doc["nodes"]
 
-    def after_save(self, row: Any, doc: Doc) -> None:
+    def after_save(self, row: Any, doc: Doc, writer: Writer) -> None:
         """Write the Node rows."""
-        write_nodes(row, doc)
+        write_nodes(row, doc, writer)
 
     def show(self, row: Any) -> Doc:
         """The `nodes` key."""
         return show_nodes(row)
 
 
-def write_inline(owner: Any, doc: Doc) -> Any:
+def write_inline(owner: Any, doc: Doc, writer: Writer) -> Any:
     """Write the upstream that stands inside `owner` and return its row. Raises ValidationError."""
     model: Any = apps.get_model("hmac_proxy.Upstream")
-    row = model.objects.filter(pk=owner.inline_id).first() or model(pk=owner.inline_id)
+    present = writer.below("hmac_proxy.Upstream", owner, pk=owner.inline_id)
+    row = present[0] if present else model(pk=owner.inline_id)
     fill(row, FIELDS, doc)
     row.inline, row.dialect, row.enabled, row.expires_at = True, "apisix", True, None
     row.extra = {**kept(FIELDS, doc), "nodes": doc["nodes"]}
-    adding = row._state.adding
-    row.full_clean()
-    row.save(force_insert=adding)
-    write_nodes(row, doc)
+    writer.save(row)
+    write_nodes(row, doc, writer)
     return row
 
 
@@ -220,7 +220,7 @@ class TargetPart:
         if "upstream" in doc:
             check_upstream(doc["upstream"])
 
-    def before_save(self, row: Any, doc: Doc) -> None:
+    def before_save(self, row: Any, doc: Doc, writer: Writer) -> None:
         """Point the row at its upstream, written first: a foreign key needs its row."""
         if doc.keys() & {*self.keys, "service_id"} and getattr(row, "this_site", False):
             # The console's routes for this site have no target; one that gets a target is none any more.
@@ -231,11 +231,11 @@ class TargetPart:
             if "upstream" in doc:
                 row.extra["upstream"] = doc["upstream"]
         elif "upstream" in doc:
-            row.upstream = write_inline(row, doc["upstream"])
+            row.upstream = write_inline(row, doc["upstream"], writer)
         else:
             row.upstream = None
 
-    def after_save(self, row: Any, doc: Doc) -> None:
+    def after_save(self, row: Any, doc: Doc, writer: Writer) -> None:
         """An upstream that was replaced goes by the model's own signal."""
 
     def show(self, row: Any) -> Doc:

@@ -44,7 +44,7 @@ def read_json(request: HttpRequest) -> Any:
         raise _unreadable("it is nested too deeply", text) from None
     except ValueError as error:  # NaN and its like; integers of thousands of digits
         raise _unreadable(str(error) if "cannot be stored" in str(error) else "a number is too large", text) from None
-    if problem := _unstorable(value):
+    if problem := unstorable(value):
         raise _unreadable(problem, text)
     return value
 
@@ -81,7 +81,8 @@ def _unreadable(why: str, text: str) -> ApiError:
     return ApiError(400, body)
 
 
-def _unstorable(value: Any, depth: int = 1) -> str | None:
+def unstorable(value: Any, depth: int = 1) -> str | None:
+    """Why not every database can hold a JSON value; None where all can."""
     if depth > MAX_DEPTH:
         return f"it is nested deeper than {MAX_DEPTH} levels"
     if isinstance(value, str):
@@ -97,10 +98,10 @@ def _unstorable(value: Any, depth: int = 1) -> str | None:
             return "a number is too large"
     elif isinstance(value, dict):
         for key, item in value.items():
-            if found := _unstorable(key, depth) or _unstorable(item, depth + 1):
+            if found := unstorable(key, depth) or unstorable(item, depth + 1):
                 return found
     elif isinstance(value, list):
         for item in value:
-            if found := _unstorable(item, depth + 1):
+            if found := unstorable(item, depth + 1):
                 return found
     return None
