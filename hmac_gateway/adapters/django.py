@@ -35,6 +35,7 @@ from ..gate import Admission, Pipeline, check
 from ..site import Door, is_trusted
 from ..snapshot import Snapshot
 from ..stores import StoreUnavailable
+from .rebuilt import tell_once
 
 #: How much of a body is read at once.
 CHUNK: Final = 64 * 1024
@@ -151,6 +152,8 @@ def _message(request: HttpRequest) -> Message:
     target, exact = raw_target(request)
     scope = getattr(request, "scope", None)
     meta = request.META
+    if not exact:
+        tell_once(meta)
     if scope is not None:
         headers: Iterable[tuple[str | bytes, str | bytes]] | dict[str, str] = scope["headers"]
         version = scope.get("http_version", "1.1")
