@@ -116,4 +116,4 @@ def _csrf(request: HttpRequest, view: Any, args: Any, kwargs: Any) -> HttpRespon
 
 def _done(request: HttpRequest, step: Step, response: HttpResponseBase) -> HttpResponseBase:
     finished(request, response.status_code)
-    return protect_response(response, (step,))
+    return protect_response(request, response, (step,))

@@ -7,18 +7,21 @@ the replay marks, in this order.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from .core.credential import Consumer, Lookup
-from .core.errors import Rejected
+from .core.errors import ConfigError, Rejected
 from .core.identity import NOBODY, BodyDigest, BodyRule, Carrier, Identity, Replay, Verified
 from .core.message import SINGLETONS, Message
 from .core.reasons import NEVER_ANONYMOUS, Reason
 from .core.trace import Trace
-from .plugins import get, validate_config
-from .plugins.base import AuthPlugin, Common
+from .expr import compile_expr
+from .plugins import PLUGINS, RULES, get, validate_config
+from .plugins.base import AuthPlugin, Common, Facts, Quota, RulePlugin, Spent
 
 
 class Directory(Protocol):
@@ -36,6 +39,10 @@ class Directory(Protocol):
     def require_same_consumer(self) -> bool:
         """Whether several plugins on one object must all name the same consumer."""
 
+    @property
+    def overrides(self) -> Mapping[str, Mapping[str, Rule | None]]:
+        """Rules of consumers and groups by name, under `consumer:<id>` and `group:<id>`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -45,9 +52,87 @@ class Step:
     config: Any
     common: Common
     priority: int
+    #: `_meta.filter`: whether it runs at all; `_meta.error_response`: the body of its refusals.
+    when: Callable[[Message], bool] | None = field(default=None, compare=False)
+    response: str | dict[str, Any] | None = field(default=None, compare=False)
 
 
 Pipeline = tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule with its compiled configuration. `scope` names the place it stands at and what it says there."""
+
+    plugin: RulePlugin
+    config: Any
+    priority: int
+    scope: str
+    when: Callable[[Message], bool] | None = field(default=None, compare=False)
+    response: str | dict[str, Any] | None = field(default=None, compare=False)
+
+
+Rules = tuple[Rule, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RuleSet:
+    """The rules of one route. `everywhere` are global and run first; `own` may be overridden by name (None: off).
+
+    `all` is what runs for a consumer that has none of its own.
+    """
+
+    everywhere: Rules = ()
+    own: Mapping[str, Rule | None] = field(default_factory=dict)
+    all: Rules = ()
+
+    @classmethod
+    def of(cls, everywhere: Iterable[Rule], own: Mapping[str, Rule | None]) -> RuleSet:
+        """A set with `all` worked out."""
+        first = _ordered(everywhere)
+        return cls(first, own, first + _ordered(rule for rule in own.values() if rule is not None))
+
+
+NO_RULES: Final = RuleSet()
+
+
+def _ordered(rules: Iterable[Rule]) -> Rules:
+    return tuple(sorted(rules, key=lambda rule: -rule.priority))
+
+
+def effective(rules: RuleSet, directory: Directory, identity: Identity) -> Rules:
+    """The rules for a caller: consumer > consumer group > route, by plugin name; each replaces the whole (APISIX)."""
+    overrides, consumer = directory.overrides, identity.consumer
+    if not overrides or consumer is None:
+        return rules.all
+    groups = overrides.get(f"group:{consumer.group_id}") if consumer.group_id else None
+    own = overrides.get(f"consumer:{consumer.id}")
+    if groups is None and own is None:
+        return rules.all
+    merged = {**rules.own, **(groups or {}), **(own or {})}
+    return rules.everywhere + _ordered(rule for rule in merged.values() if rule is not None)
+
+
+def judge(
+    rule: Rule, message: Message, identity: Identity, route_id: str, service_id: str, now: float
+) -> Rejected | Quota | None:
+    """What one rule says; a Quota is to be counted, and `counted` told."""
+    if rule.when is not None and not rule.when(message):
+        return None
+    outcome = rule.plugin.check(message, rule.config, Facts(identity, route_id, service_id, rule.scope), now)
+    return _dressed(rule, outcome) if isinstance(outcome, Rejected) else outcome
+
+
+def counted(rule: Rule, quota: Quota, spent: Spent | None) -> tuple[list[tuple[str, str]], Rejected | None]:
+    """Response headers and the refusal, if there is one, of a rule whose quota was counted (None: could not be)."""
+    headers, rejected = rule.plugin.counted(rule.config, quota, spent)
+    return headers, None if rejected is None else _dressed(rule, rejected)
+
+
+def _dressed(what: Step | Rule, rejected: Rejected) -> Rejected:
+    if what.response is not None:
+        rejected.response = what.response
+    return rejected
 
 
 def pipeline(steps: Iterable[Step]) -> Pipeline:
@@ -55,27 +140,44 @@ def pipeline(steps: Iterable[Step]) -> Pipeline:
     return tuple(sorted(steps, key=lambda step: -step.priority))
 
 
-def compile_step(
+def compile_plugin(
     name: str,
     config: Mapping[str, Any],
     dialect: str = "apisix",
     *,
     priority: int | None = None,
     max_body: int | None = None,
-) -> Step:
+    place: str = "",
+) -> Step | Rule:
     """Check and compile one plugin's configuration; raises ConfigError naming the field.
 
     `priority` stands in for the plugin's own, which `_meta` may also change; `max_body` for a limit on bodies that
-    are read to be checked, where the configuration gives none.
+    are read to be checked, where the configuration gives none; `place` names what the plugin is attached to.
     """
     validate_config(name, config, dialect)
+    meta = config.get("_meta") or {}
+    when = compile_expr(meta["filter"]) if meta.get("filter") else None
+    response = meta.get("error_response")
+    rule = RULES.get(name)
+    if rule is not None:
+        order = priority if priority is not None else meta.get("priority", rule.priority[dialect])
+        scope = f"{place}:{name}:{hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]}"
+        return Rule(rule, rule.compile(config, dialect), order, scope, when, response)
     plugin = get(name)
     if max_body is not None and "max_req_body_size" in plugin.config_schema[dialect]["properties"]:
         config = {"max_req_body_size": max_body, **config}
     compiled = plugin.compile(config, dialect)
-    if priority is None:
-        priority = (config.get("_meta") or {}).get("priority", plugin.priority[dialect])
-    return Step(plugin, compiled, plugin.common(compiled), priority)
+    order = priority if priority is not None else meta.get("priority", plugin.priority[dialect])
+    return Step(plugin, compiled, plugin.common(compiled), order, when, response)
+
+
+def compile_step(name: str, config: Mapping[str, Any], dialect: str = "apisix", *, max_body: int | None = None) -> Step:
+    """`compile_plugin` for what must be an authentication method."""
+    if name in RULES:
+        raise ConfigError("plugin", name, f"one of {', '.join(sorted(PLUGINS))}")
+    made = compile_plugin(name, config, dialect, max_body=max_body)
+    assert isinstance(made, Step)
+    return made
 
 
 class Admission:
@@ -85,7 +187,7 @@ class Admission:
     the whole body, feeds every one of `digests()`, and stops with `too_large` once it is over `limit`.
     """
 
-    __slots__ = ("_directory", "_now", "bodies", "hidden", "identity", "replays")
+    __slots__ = ("_directory", "_now", "bodies", "headers", "hidden", "identity", "replays")
 
     def __init__(
         self,
@@ -100,6 +202,8 @@ class Admission:
         self.hidden = hidden
         self.bodies = bodies
         self.replays = replays
+        #: What rules put on the answer.
+        self.headers: tuple[tuple[str, str], ...] = ()
         self._directory = directory
         self._now = now
 
@@ -167,6 +271,8 @@ def check(
     bodies: list[tuple[Step, BodyRule]] = []
     replays: list[tuple[Step, Replay]] = []
     for step in steps:
+        if step.when is not None and not step.when(message):
+            continue
         plugin = step.plugin
         result = plugin.check(message, step.config, directory.lookups[plugin.name], now, trace)
         if isinstance(result, Verified):
@@ -182,7 +288,7 @@ def check(
             carrier = None
             fallback = _fallback(step, result, directory, now)
             if isinstance(fallback, Rejected):
-                return fallback
+                return _dressed(step, fallback)
             found = fallback
         if step.common.hide_credentials:
             hidden |= step.common.carriers if carrier is None else {carrier}
@@ -193,7 +299,8 @@ def check(
                 return refuse(step, Reason.DIFFERENT_CONSUMERS)
             # One proof that no browser gives by itself is enough.
             identity = found._replace(csrf_exempt=True) if identity.csrf_exempt else found
-    assert identity is not None  # there is at least one step
+    if identity is None:
+        return _OPEN  # none of them applies to this request
     return Admission(identity, hidden, tuple(bodies), tuple(replays), directory, now)
 
 
@@ -208,6 +315,7 @@ def refuse(step: Step, reason: Reason, detail: str = "", **facts: object) -> Rej
         challenge=common.challenge,
         detail=detail,
         expose=common.expose_reason,
+        response=step.response,
     )
 
 

@@ -58,13 +58,13 @@ class HmacGatewayMiddleware:
         if isinstance(door, Rejected):
             return refusal(request, door)
         access_of(request).route_id = door.route_id
-        admission = admit(request, door.pipeline, door.directory)
+        admission = admit(request, *door)
         if isinstance(admission, Rejected):
             return refusal(request, admission, door.pipeline)
         exempt_from_csrf(request, admission.identity)
         response = get_response(request)
         finished(request, response.status_code)
-        return protect_response(response, door.pipeline)
+        return protect_response(request, response, door.pipeline)
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
         get_response = cast(Async, self.get_response)
@@ -75,10 +75,10 @@ class HmacGatewayMiddleware:
         if isinstance(door, Rejected):
             return refusal(request, door)
         access_of(request).route_id = door.route_id
-        admission = await aadmit(request, door.pipeline, door.directory)
+        admission = await aadmit(request, *door)
         if isinstance(admission, Rejected):
             return refusal(request, admission, door.pipeline)
         exempt_from_csrf(request, admission.identity)
         response = await get_response(request)
         finished(request, response.status_code)
-        return protect_response(response, door.pipeline)
+        return protect_response(request, response, door.pipeline)

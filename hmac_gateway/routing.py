@@ -13,7 +13,7 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any, Final
 
 from .core.message import Message, host_of
-from .gate import Pipeline
+from .gate import NO_RULES, Pipeline, RuleSet
 
 __all__ = ["Network", "Route", "Router", "host_of"]
 
@@ -41,6 +41,7 @@ class Route:
     condition: Callable[[Message], bool] | None = field(default=None, compare=False)
     priority: int = 0
     order: Any = 0
+    rules: RuleSet = field(default=NO_RULES, compare=False)
 
     def accepts(self, message: Message) -> bool:
         """Whether the request fits what is not host and path."""

@@ -250,6 +250,7 @@ class Runtime:
                 require_same_consumer=conf.require_same_consumer,
                 compiled_at=now,
                 upstreams=compiler.upstreams,
+                overrides=compiler.overrides,
             )
         )
 

@@ -23,11 +23,13 @@ from .core.errors import ConfigError, Rejected
 from .core.message import Message, host_of
 from .core.paths import ambiguity, decoded, stable
 from .core.reasons import Reason
-from .gate import Pipeline, Step, compile_step, pipeline
+from .counters import MemoryCounter
+from .gate import NO_RULES, Pipeline, RuleSet, Step, compile_step, pipeline
 from .runtime import Runtime
+from .settling import Stores
 from .site_settings import PROTECT_KEYS, Protected, compile_protect, credentials_snapshot, policy
 from .snapshot import Snapshot
-from .stores import ReplayStore, replay_store
+from .stores import replay_store
 from .telemetry import Background, Finished, Telemetry
 from .trust import trust
 
@@ -67,8 +69,8 @@ class _State:
         return compile_protect(conf.protect)
 
     @cached_property
-    def store(self) -> ReplayStore:
-        return replay_store()
+    def stores(self) -> Stores:
+        return Stores(replay_store(), MemoryCounter())
 
     @cached_property
     def trusted(self) -> Callable[[str], bool]:
@@ -97,11 +99,6 @@ def state() -> _State:
             if found.source is not source:
                 found = _last = _State(source)
     return found
-
-
-def store() -> ReplayStore:
-    """This process's replay store, as REPLAY_STORE names it."""
-    return state().store
 
 
 def is_trusted(address: str) -> bool:
@@ -149,7 +146,9 @@ class Door(NamedTuple):
 
     pipeline: Pipeline
     directory: Snapshot
+    rules: RuleSet = NO_RULES
     route_id: str = ""
+    service_id: str = ""
 
 
 def protection(found: Snapshot | None, path: str, raw: str, message: Callable[[], Message]) -> Door | Rejected | None:
@@ -188,11 +187,10 @@ def _at(found: Snapshot, entries: tuple[Protected, ...], path: str, message: Cal
     if found.site.routes:
         seen = message()
         route = found.site.match(host_of(seen.authority), path, seen)
-        if route is not None and route.pipeline:
-            if not asked:
-                return Door(route.pipeline, found, route.id)
+        if route is not None and (route.pipeline or route.rules.all):
             # Who edits the admin may change what settings ask of a plugin, not take the plugin away.
-            return Door(_merged(asked, route.pipeline), found, route.id)
+            steps = _merged(asked, route.pipeline) if asked else route.pipeline
+            return Door(steps, found, route.rules, route.id, route.service_id)
     if not asked:
         return None
     return Door(asked[0].pipeline if len(asked) == 1 else _merged(asked, ()), found)

@@ -17,8 +17,9 @@ from hmac_gateway.core.message import Message
 from hmac_gateway.core.paths import decoded
 from hmac_gateway.core.reasons import Reason
 from hmac_gateway.core.words import Answer
-from hmac_gateway.gate import Admission, check, refuse
+from hmac_gateway.gate import NO_RULES, Admission, check, refuse
 from hmac_gateway.routing import Route, host_of
+from hmac_gateway.settling import Needs, steps_left
 from hmac_gateway.snapshot import Snapshot
 
 from .admission import find_route, unrouted
@@ -40,6 +41,13 @@ class Judged(NamedTuple):
     route: Route | None
     admission: Admission | None
     refused: Rejected | None
+
+    def left(self, snapshot: Snapshot | None, now: float) -> Needs | None:
+        """The replay marks and rules that an admitted request still has to pass."""
+        route, admission = self.route, self.admission
+        assert snapshot is not None and admission is not None  # a request was admitted, and by that one
+        rules, place = (NO_RULES, ("", "")) if route is None else (route.rules, (route.id, route.service_id))
+        return steps_left(admission, self.message, snapshot, now, rules, *place)
 
     @property
     def identity(self) -> Identity:

@@ -20,9 +20,7 @@ from hmac_gateway import site
 from hmac_gateway.adapters.auth_request import Originals, originals, speakers
 from hmac_gateway.adapters.django import Access, message_of, request_id_of
 from hmac_gateway.conf import conf
-from hmac_gateway.core.errors import Rejected
-from hmac_gateway.gate import Admission
-from hmac_gateway.stores import StoreUnavailable
+from hmac_gateway.settling import settle
 from hmac_gateway.trust import trust
 
 from .auth_endpoint import AuthEndpoint, accepted, refused
@@ -38,8 +36,12 @@ def auth_request_view(request: HttpRequest) -> HttpResponse:
     ORIGINAL_HEADERS. No body is read.
     """
     endpoint = _endpoint(tuple(conf.trusted_proxies), originals(conf.original_headers), conf.dialect)
-    judged = endpoint.judge(message_of(request), site.runtime().current(), time.time())
-    rejected = judged.refused if judged.admission is None else _replays(judged.admission)
+    snapshot = site.runtime().current()
+    judged = endpoint.judge(message_of(request), snapshot, time.time())
+    rejected = judged.refused
+    if judged.admission is not None:
+        needs = judged.left(snapshot, time.time())
+        rejected = None if needs is None else settle(needs, site.state().stores)
     # What logs and the debugger see is the original request.
     seen = Access(judged.message, request_id_of(request))
     seen.route_id = "" if judged.route is None else judged.route.id
@@ -61,14 +63,3 @@ def auth_request_view(request: HttpRequest) -> HttpResponse:
 @lru_cache(maxsize=8)
 def _endpoint(proxies: tuple[str, ...], names: Originals, dialect: str) -> AuthEndpoint:
     return AuthEndpoint(speakers(proxies), trust(proxies), names, dialect)
-
-
-def _replays(admission: Admission) -> Rejected | None:
-    for step, replay in admission.replays:
-        try:
-            new = site.store().add(replay.key, replay.ttl)
-        except StoreUnavailable as error:
-            return admission.replays_unknown(step, str(error))
-        if not new:
-            return admission.replayed(step)
-    return None

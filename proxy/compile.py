@@ -14,7 +14,7 @@ from typing import Any, Final
 from hmac_gateway.conf import conf
 from hmac_gateway.core.errors import ConfigError
 from hmac_gateway.expr import compile_expr
-from hmac_gateway.gate import Pipeline, Step, compile_step, pipeline
+from hmac_gateway.gate import NO_RULES, Pipeline, Rule, RuleSet, Step, compile_plugin, pipeline
 from hmac_gateway.routing import Route, Router
 
 from .exchange import Keepalive, Target, Timeouts
@@ -36,16 +36,17 @@ class Compiler:
 
     def __init__(self) -> None:
         # Validating and freezing a plugin is the costly part: kept while its row is the same object.
-        self._steps: dict[Any, tuple[Row, Step]] = {}
+        self._plugins: dict[Any, tuple[Row, Step | Rule]] = {}
         self.routes = Router()
         self.site = Router()
         self.upstreams: dict[str, Upstream] = {}
         self.global_pipelines: dict[str, Pipeline] = {}
+        self.overrides: dict[str, dict[str, Rule | None]] = {}
 
     def update(self, rows: Rows, now: float) -> None:
         """Compile everything that has not expired at `now` (Unix seconds). Raises ConfigError naming the row."""
         alive = {name: {key: row for key, row in table.items() if not _over(row, now)} for name, table in rows.items()}
-        self._steps = {key: kept for key, kept in self._steps.items() if alive["plugin"].get(key) is kept[0]}
+        self._plugins = {key: kept for key, kept in self._plugins.items() if alive["plugin"].get(key) is kept[0]}
         nodes: dict[str, list[Row]] = {}
         for row in alive["node"].values():
             nodes.setdefault(row["upstream_id"], []).append(row)
@@ -60,7 +61,9 @@ class Compiler:
         for row in alive["plugin"].values():
             places.setdefault(row["place"], []).append(row)
         bundles = [row for row in alive["pluginconfig"].values() if row["is_global"] and row["enabled"]]
-        everywhere = [step for row in bundles for step in self._at(places, "bundle", row["id"]).values() if step]
+        everywhere = [made for row in bundles for made in self._at(places, "bundle", row["id"]).values() if made]
+        first = pipeline(step for step in everywhere if isinstance(step, Step))
+        first_rules = [rule for rule in everywhere if isinstance(rule, Rule)]
         routes: list[Route] = []
         site: list[Route] = []
         for key, row in alive["route"].items():
@@ -74,32 +77,40 @@ class Compiler:
             if row["plugin_config_id"] and (bundle is None or not bundle["enabled"]):
                 # Without the plugins of one that has expired or is switched off the route would stand open.
                 continue
-            steps: dict[str, Step | None] = {}
+            made: dict[str, Step | Rule | None] = {}
             if service is not None:
-                steps |= self._at(places, "service", service["id"])
+                made |= self._at(places, "service", service["id"])
             if row["plugin_config_id"]:
-                steps |= self._at(places, "bundle", row["plugin_config_id"])
-            steps |= self._at(places, "route", key)
-            # A step of None was switched off: it hides the less specific one and does nothing itself.
-            found = pipeline([*everywhere, *(step for step in steps.values() if step is not None)])
-            compiled = _named(f"route {key}", _route, row, service, found, known)
+                made |= self._at(places, "bundle", row["plugin_config_id"])
+            made |= self._at(places, "route", key)
+            # What is None was switched off: it hides the less specific one and does nothing itself.
+            steps = first + pipeline(step for step in made.values() if isinstance(step, Step))
+            own = {name: rule for name, rule in made.items() if not isinstance(rule, Step)}
+            rules = RuleSet.of(first_rules, own) if first_rules or own else NO_RULES
+            compiled = _named(f"route {key}", _route, row, service, steps, rules, known)
             (site if row["this_site"] else routes).append(compiled)
         self.routes, self.site = Router(routes), Router(site)
         self.upstreams = upstreams
-        self.global_pipelines = {"apisix": pipeline(everywhere)}
+        self.global_pipelines = {"apisix": first}
+        self.overrides = {
+            place: {name: rule for name, rule in self._at(places, kind, key).items() if not isinstance(rule, Step)}
+            for place in places
+            for kind, _, key in [place.partition(":")]
+            if kind in ("consumer", "group") and " " not in place
+        }
 
-    def _at(self, places: Mapping[str, list[Row]], kind: str, key: str) -> dict[str, Step | None]:
+    def _at(self, places: Mapping[str, list[Row]], kind: str, key: str) -> dict[str, Step | Rule | None]:
         """Plugins at one place, by name; None for one that `_meta.disable` switches off."""
-        return {row["name"]: self._step(row) for row in places.get(f"{kind}:{key}", ()) if row["enabled"]}
+        return {row["name"]: self._made(row) for row in places.get(f"{kind}:{key}", ()) if row["enabled"]}
 
-    def _step(self, row: Row) -> Step | None:
+    def _made(self, row: Row) -> Step | Rule | None:
         meta = row["config"].get("_meta") or {}
         if meta.get("disable"):
             return None
-        kept = self._steps.get(row["id"])
+        kept = self._plugins.get(row["id"])
         if kept is None:
-            kept = (row, _named(f"plugin {row['name']} at {row['place']}", _compile_step, row))
-            self._steps[row["id"]] = kept
+            kept = (row, _named(f"plugin {row['name']} at {row['place']}", _compile_plugin, row))
+            self._plugins[row["id"]] = kept
         return kept[1]
 
 
@@ -126,8 +137,15 @@ def _named(what: str, build: Any, *args: Any) -> Any:
         raise ConfigError(what, str(error)[:200], "a row that can be compiled") from error
 
 
-def _compile_step(row: Row) -> Step:
-    return compile_step(row["name"], row["config"], row["dialect"], priority=row["priority"], max_body=conf.max_body)
+def _compile_plugin(row: Row) -> Step | Rule:
+    return compile_plugin(
+        row["name"],
+        row["config"],
+        row["dialect"],
+        priority=row["priority"],
+        max_body=conf.max_body,
+        place=row["place"],
+    )
 
 
 def _timeouts(*rows: Row | None) -> Timeouts:
@@ -191,7 +209,9 @@ def _wire(path: str) -> str:
     return path if path.isascii() else path.encode().decode("latin-1")
 
 
-def _route(row: Row, service: Row | None, steps: Pipeline, upstreams: Mapping[str, Upstream | None]) -> Route:
+def _route(
+    row: Row, service: Row | None, steps: Pipeline, rules: RuleSet, upstreams: Mapping[str, Upstream | None]
+) -> Route:
     if row["dialect"] != "apisix":
         raise ConfigError("dialect", row["dialect"], "apisix; routes of other dialects are not matched yet")
     prefix = ""
@@ -222,6 +242,7 @@ def _route(row: Row, service: Row | None, steps: Pipeline, upstreams: Mapping[st
         priority=row["priority"],
         order=(row["created_at"], row["id"]),
         pipeline=steps,
+        rules=rules,
         target=Forward(upstream, timeouts, prefix),
     )
 

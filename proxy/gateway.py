@@ -20,11 +20,13 @@ from hmac_gateway.core.identity import NOBODY, Identity
 from hmac_gateway.core.message import Message
 from hmac_gateway.core.reasons import Reason
 from hmac_gateway.core.words import answer, row
-from hmac_gateway.gate import Admission, check
+from hmac_gateway.counters import CounterStore, MemoryCounter
+from hmac_gateway.gate import NO_RULES, Admission, check
 from hmac_gateway.logs import AccessLog
 from hmac_gateway.routing import Route
+from hmac_gateway.settling import Stores, asettle, steps_left
 from hmac_gateway.snapshot import Snapshot
-from hmac_gateway.stores import ReplayStore, StoreUnavailable
+from hmac_gateway.stores import ReplayStore
 
 from .admission import failure_reason, find_route, unrouted, upstream_failure
 from .auth_endpoint import AuthEndpoint, accepted, refused
@@ -98,6 +100,7 @@ class Exchange:
         "client_deadline",
         "connection",
         "first",
+        "headers",
         "identity",
         "left",
         "message",
@@ -138,6 +141,8 @@ class Exchange:
         self.asked = False
         # Whether an answer was given to its end.
         self.answered = False
+        # What rules put on the answer.
+        self.headers: list[tuple[bytes, bytes]] = []
         self.first: MutableMapping[str, Any] | None = None
         self.left = False
         self.client_deadline = float("inf")
@@ -168,6 +173,7 @@ class Gateway:
         self,
         snapshot: Callable[[], Snapshot | None],
         store: ReplayStore,
+        counters: CounterStore | None = None,
         *,
         now: Callable[[], float] = time.time,
         dialect: str = "apisix",
@@ -181,7 +187,7 @@ class Gateway:
         stopped: Callable[[], None] | None = None,
     ) -> None:
         self._snapshot = snapshot
-        self._store = store
+        self._stores = Stores(store, counters or MemoryCounter())
         self._now = now
         self._dialect = dialect
         self._trusted = trusted
@@ -372,7 +378,7 @@ class Gateway:
     ) -> None:
         route, admission = admitted
         if not admission.bodies:
-            refused = await self._replays(admission) if admission.replays else None
+            refused = await self._settle(exchange, route, admission)
             if refused is not None:
                 await self._refuse(exchange, refused, send)
             else:
@@ -384,8 +390,8 @@ class Gateway:
             if refused is None:
                 refused = admission.finish(digests)
                 exchange.identity = admission.identity
-            if refused is None and admission.replays:
-                refused = await self._replays(admission)
+            if refused is None:
+                refused = await self._settle(exchange, route, admission)
             if refused is not None:
                 await self._refuse(exchange, refused, send)
             else:
@@ -426,16 +432,18 @@ class Gateway:
         finally:
             exchange.client_deadline = float("inf")
 
-    async def _replays(self, admission: Admission) -> Rejected | None:
-        """Store the marks; only now, when signature and body are right, so that nobody can burn another's."""
-        for step, replay in admission.replays:
-            try:
-                new = await self._store.aadd(replay.key, replay.ttl)
-            except StoreUnavailable as error:
-                return admission.replays_unknown(step, str(error))
-            if not new:
-                return admission.replayed(step)
-        return None
+    async def _settle(self, exchange: Exchange, route: Route | None, admission: Admission) -> Rejected | None:
+        """Replay marks and rules."""
+        snapshot = self._snapshot()
+        assert snapshot is not None  # a request was admitted by one
+        rules, place = (NO_RULES, ("", "")) if route is None else (route.rules, (route.id, route.service_id))
+        needs = steps_left(admission, exchange.message, snapshot, self._now(), rules, *place)
+        if needs is None:
+            return None
+        refused = await asettle(needs, self._stores)
+        if admission.headers:
+            exchange.headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in admission.headers]
+        return refused
 
     async def _auth(self, exchange: Exchange, send: Send) -> None:
         """Give the auth endpoint's verdict; what logs and the debugger see is the original request."""
@@ -445,7 +453,7 @@ class Gateway:
         exchange.route, exchange.identity = judged.route, judged.identity
         rejected = judged.refused
         if judged.admission is not None:
-            rejected = await self._replays(judged.admission)
+            rejected = await self._settle(exchange, judged.route, judged.admission)
         if rejected is None:
             status, body, pairs = accepted(judged.identity, exchange.request_id)
         else:
@@ -621,6 +629,7 @@ class Gateway:
         assert connection is not None
         headers = returned_headers(response.headers)
         headers.append((b"x-request-id", exchange.request_id.encode()))
+        headers += exchange.headers
         exchange.status = response.status
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         if response.complete:
@@ -662,6 +671,7 @@ class Gateway:
         headers.append((b"content-length", b"%d" % len(body)))
         headers.append((b"x-request-id", exchange.request_id.encode()))
         headers.append((b"server", b"hmac-gateway"))
+        headers += exchange.headers
         if self._observer is not None and status < 500:
             self._observer.rejected(exchange, rejected)
         await send({"type": "http.response.start", "status": status, "headers": headers})

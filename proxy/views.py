@@ -80,7 +80,7 @@ class ProxyView(View):
             return refusal(request, found)
         route, message, snapshot = found
         access_of(request).route_id = route.id
-        admission = admit(request, route.pipeline, snapshot)
+        admission = admit(request, route.pipeline, snapshot, route.rules, route.id, route.service_id)
         if isinstance(admission, Rejected):
             return refusal(request, admission, route.pipeline)
         answer = _forwarded(request, route, admission, message)
@@ -145,9 +145,11 @@ def _forwarded(
     if route.pipeline:
         # An upstream that says what caches may do knows better than we.
         said = answer.get("Cache-Control")
-        protect_response(answer, route.pipeline)
+        protect_response(request, answer, route.pipeline)
         if said is not None:
             answer["Cache-Control"] = said
+    for name, value in access_of(request).headers:
+        answer[name] = value
     return answer
 
 

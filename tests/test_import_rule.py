@@ -50,7 +50,7 @@ RULES = [
     ("schemes", ("hmac_gateway/schemes",), ("core", "schemes"), ()),
     ("schema", ("hmac_gateway/schema.py",), ("core",), ("jsonschema",)),
     ("expr", ("hmac_gateway/expr.py",), ("core",), ("re2",)),
-    ("gate", ("hmac_gateway/gate.py",), ("core", "schemes", "schema", "plugins"), ()),
+    ("gate", ("hmac_gateway/gate.py",), ("core", "schemes", "schema", "plugins", "expr"), ()),
     ("routing", ("hmac_gateway/routing.py",), ("core", "gate"), ()),
     ("snapshot", ("hmac_gateway/snapshot.py",), ("core", "gate", "routing"), ()),
     ("client", ("hmac_gateway/client",), ("core", "schemes", "client"), ("requests", "httpx")),

@@ -31,10 +31,10 @@ from ..core.message import Message
 from ..core.paths import ambiguity
 from ..core.reasons import Reason
 from ..core.words import answer
-from ..gate import Admission, Pipeline, check
+from ..gate import NO_RULES, Admission, Pipeline, RuleSet, check
+from ..settling import Needs, asettle, settle, steps_left
 from ..site import Door, is_trusted
 from ..snapshot import Snapshot
-from ..stores import StoreUnavailable
 from .rebuilt import tell_once
 
 #: How much of a body is read at once.
@@ -55,10 +55,11 @@ _IN_PATH: Final = "/~!$&'()*+,;=:@-._"
 class Access:
     """What was found out about one request, kept on it as `_hmac_gateway` for all adapters that see it.
 
-    `verified` are the steps that held; `stored` the keys of replay marks that this very request has set.
+    `verified` are the steps that held; `stored` the keys of replay marks that this very request has set; `headers`
+    what rules put on the answer.
     """
 
-    __slots__ = ("identity", "message", "reason", "request_id", "route_id", "status", "stored", "verified")
+    __slots__ = ("headers", "identity", "message", "reason", "request_id", "route_id", "status", "stored", "verified")
 
     def __init__(self, message: Message, request_id: str) -> None:
         self.message = message
@@ -68,6 +69,7 @@ class Access:
         self.reason = ""
         self.identity: Identity = NOBODY
         self.verified: Pipeline = ()
+        self.headers: tuple[tuple[str, str], ...] = ()
         self.stored: set[str] = set()
 
     @property
@@ -197,8 +199,15 @@ def unreadable(request: HttpRequest) -> Rejected | None:
     return None if why is None else Rejected(Reason.AMBIGUOUS_PATH, dialect=conf.dialect, facts={"why": why})
 
 
-def admit(request: HttpRequest, steps: Pipeline, directory: Snapshot) -> Admission | Rejected:
-    """Run the gate over a request: head, body where a digest must be right, replay marks.
+def admit(
+    request: HttpRequest,
+    steps: Pipeline,
+    directory: Snapshot,
+    rules: RuleSet = NO_RULES,
+    route_id: str = "",
+    service_id: str = "",
+) -> Admission | Rejected:
+    """Run the gate over a request: head, body where a digest must be right, replay marks, rules.
 
     Afterwards the body is there unread. Sets `request.hmac` when it may go on. Raises ImproperlyConfigured when
     somebody consumed a body that must be checked.
@@ -209,22 +218,20 @@ def admit(request: HttpRequest, steps: Pipeline, directory: Snapshot) -> Admissi
     refused = _body(request, admission) if admission.bodies else None
     if refused is not None:
         return refused
-    access = access_of(request)
-    for step, replay in admission.replays:
-        if replay.key in access.stored:
-            continue
-        try:
-            new = site.store().add(replay.key, replay.ttl)
-        except StoreUnavailable as error:
-            return admission.replays_unknown(step, str(error))
-        if not new:
-            return admission.replayed(step)
-        access.stored.add(replay.key)
-    return _passed(request, steps, admission)
+    needs = _needs(request, admission, directory, rules, route_id, service_id)
+    refused = None if needs is None else settle(needs, site.state().stores)
+    return refused or _passed(request, steps, admission)
 
 
-async def aadmit(request: HttpRequest, steps: Pipeline, directory: Snapshot) -> Admission | Rejected:
-    """`admit` from an event loop: neither a large body nor the replay store blocks it."""
+async def aadmit(
+    request: HttpRequest,
+    steps: Pipeline,
+    directory: Snapshot,
+    rules: RuleSet = NO_RULES,
+    route_id: str = "",
+    service_id: str = "",
+) -> Admission | Rejected:
+    """`admit` from an event loop: neither a large body nor a store blocks it."""
     admission = _head(request, steps, directory)
     if isinstance(admission, Rejected):
         return admission
@@ -236,18 +243,21 @@ async def aadmit(request: HttpRequest, steps: Pipeline, directory: Snapshot) -> 
             refused = await asyncio.to_thread(_body, request, admission)
         if refused is not None:
             return refused
+    needs = _needs(request, admission, directory, rules, route_id, service_id)
+    refused = None if needs is None else await asettle(needs, site.state().stores)
+    return refused or _passed(request, steps, admission)
+
+
+def _needs(
+    request: HttpRequest, admission: Admission, directory: Snapshot, rules: RuleSet, route_id: str, service_id: str
+) -> Needs | None:
     access = access_of(request)
-    for step, replay in admission.replays:
-        if replay.key in access.stored:
-            continue
-        try:
-            new = await site.store().aadd(replay.key, replay.ttl)
-        except StoreUnavailable as error:
-            return admission.replays_unknown(step, str(error))
-        if not new:
-            return admission.replayed(step)
-        access.stored.add(replay.key)
-    return _passed(request, steps, admission)
+    if access.stored and admission.replays:
+        # Marks that this very request has set, for another adapter that saw it.
+        admission.replays = tuple(pair for pair in admission.replays if pair[1].key not in access.stored)
+    # Also those of a request that will be refused: nobody asks again.
+    access.stored.update(replay.key for _, replay in admission.replays)
+    return steps_left(admission, access.message, directory, time.time(), rules, route_id, service_id)
 
 
 async def acurrent() -> Snapshot | None:
@@ -272,6 +282,7 @@ def _passed(request: HttpRequest, steps: Pipeline, admission: Admission) -> Admi
     access = access_of(request)
     access.identity = admission.identity
     access.verified += steps
+    access.headers += admission.headers
     request.hmac = admission.identity  # type: ignore[attr-defined]
     return admission
 
@@ -325,7 +336,7 @@ def refusal(request: HttpRequest, rejected: Rejected, steps: Pipeline = ()) -> H
         response[name] = value
     response["X-Request-Id"] = request_id
     finished(request, status, rejected)
-    return cast(HttpResponse, protect_response(response, steps))
+    return cast(HttpResponse, protect_response(request, response, steps))
 
 
 def finished(request: HttpRequest, status: int, rejected: Rejected | None = None) -> None:
@@ -336,7 +347,7 @@ def finished(request: HttpRequest, status: int, rejected: Rejected | None = None
     site.observe(access, rejected)
 
 
-def protect_response(response: HttpResponseBase, steps: Pipeline) -> HttpResponseBase:
+def protect_response(request: HttpRequest, response: HttpResponseBase, steps: Pipeline) -> HttpResponseBase:
     """Keep an answer out of every shared cache: no-store, and Vary on each header that may carry a credential."""
     headers = response.headers
     headers["Cache-Control"] = NO_STORE
@@ -345,6 +356,8 @@ def protect_response(response: HttpResponseBase, steps: Pipeline) -> HttpRespons
         patch_vary_headers(response, names)
     else:
         headers["Vary"] = ", ".join(names)
+    for name, value in access_of(request).headers:
+        headers[name] = value
     return response
 
 

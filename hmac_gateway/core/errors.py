@@ -35,7 +35,8 @@ class Rejected(Exception):
 
     `plugin` is the plugin that answered, or "" for the gateway itself; `dialect` whose words it speaks; `facts`
     fill the words' placeholders; `challenge` is the value of WWW-Authenticate, "" for none; `detail` is for logs
-    only; `expose` adds the code to the body.
+    only; `expose` adds the code to the body. `status` and `response` stand in for the table's status and body where a
+    configuration says so (`rejected_code`, `_meta.error_response`).
     """
 
     def __init__(
@@ -48,6 +49,8 @@ class Rejected(Exception):
         challenge: str = "",
         detail: str = "",
         expose: bool = False,
+        status: int = 0,
+        response: str | dict[str, Any] | None = None,
     ) -> None:
         super().__init__(reason)
         self.reason = reason
@@ -57,6 +60,8 @@ class Rejected(Exception):
         self.challenge = challenge
         self.detail = detail
         self.expose = expose
+        self.status = status
+        self.response = response
 
     def __repr__(self) -> str:
         return f"<Rejected {self.plugin or 'gateway'}: {self.reason}>"

@@ -96,7 +96,7 @@ def row(rejected: Rejected) -> Row:
         ):
             found = TABLE.get((dialect, plugin, reason))
             if found is not None:
-                return found
+                return found._replace(status=rejected.status) if rejected.status else found
     return TABLE["apisix", "", None]
 
 
@@ -118,7 +118,10 @@ def answer(rejected: Rejected, request_id: str = "") -> Answer:
         text_body = json.dumps(body, indent=2)
     else:
         text_body = json.dumps(body, separators=(",", ":"))
+    if rejected.response is not None:
+        given = rejected.response
+        text_body = given if isinstance(given, str) else json.dumps(given, separators=(",", ":"))
     headers = [("content-type", "application/json")]
     if status == 401 and rejected.challenge:
         headers.append(("www-authenticate", rejected.challenge))
-    return Answer(status, text_body.encode("ascii") + b"\n", headers)
+    return Answer(status, text_body.encode() + b"\n", headers)

@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 from ..core.errors import ConfigError
 from ..schema import check
 from . import basic_auth, hmac_auth, key_auth
-from .base import AuthPlugin
+from .base import AuthPlugin, RulePlugin
 
 #: Every plugin by the name that configuration uses.
 PLUGINS: Final[dict[str, AuthPlugin]] = {
@@ -19,6 +19,9 @@ PLUGINS: Final[dict[str, AuthPlugin]] = {
     basic_auth.name: cast(AuthPlugin, basic_auth),
     key_auth.name: cast(AuthPlugin, key_auth),
 }
+
+#: Rules for requests whose caller is known.
+RULES: Final[dict[str, RulePlugin]] = {}
 
 #: `_meta` of APISIX, which any plugin's configuration may hold.
 META_SCHEMA: Final = {
@@ -35,16 +38,16 @@ META_SCHEMA: Final = {
 
 
 def get(name: str) -> AuthPlugin:
-    """The plugin of that name; ConfigError naming the known ones."""
+    """The authentication method of that name; ConfigError naming the known plugins."""
     plugin = PLUGINS.get(name)
     if plugin is None:
-        raise ConfigError("name", name, f"one of {', '.join(sorted(PLUGINS))}")
+        raise ConfigError("name", name, f"one of {', '.join(sorted({**PLUGINS, **RULES}))}")
     return plugin
 
 
 def validate_config(name: str, config: Mapping[str, Any], dialect: str) -> None:
     """Check what stands on a route, service, group, bundle or globally; raises ConfigError naming the field."""
-    plugin = get(name)
+    plugin = RULES.get(name) or get(name)
     if not isinstance(config, Mapping):
         raise ConfigError("config", config, "an object")
     if "_meta" in config:

@@ -1,4 +1,4 @@
-"""What every plugin offers. Implemented by the files beside this one, called by the gate and by `clean()`.
+"""What every plugin offers: authentication methods, and rules for who is known. Called by the gate and by `clean()`.
 
 Imports `core` and `schemes` only.
 """
@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..core.credential import Lookup
 from ..core.errors import Rejected
-from ..core.identity import Carrier, Verified
+from ..core.identity import Carrier, Identity, Verified
 from ..core.message import Message
 from ..core.trace import Trace
 
@@ -52,3 +52,50 @@ class AuthPlugin(Protocol):
         self, message: Message, config: Any, lookup: Lookup, now: float, trace: Trace | None = None
     ) -> Verified | Rejected:
         """Verify a request's head at `now` (Unix seconds)."""
+
+
+class Facts(NamedTuple):
+    """What a rule judges by, besides the request's head.
+
+    `scope` names where the rule stands and what it says: counts of different rules must not meet.
+    """
+
+    identity: Identity
+    route_id: str
+    service_id: str
+    scope: str
+
+
+class Quota(NamedTuple):
+    """One more request to be counted under `key`, in windows of `window` seconds, in the store named `store`.
+
+    `store` is `local`, or the address of a Redis; the adapter counts and asks the plugin what it means.
+    """
+
+    key: str
+    window: int
+    store: str = "local"
+
+
+class Spent(NamedTuple):
+    """How many requests a window has seen, this one included, and seconds until it is over."""
+
+    used: int
+    reset: int
+
+
+class RulePlugin(Protocol):
+    """A rule for requests whose caller is known, or that need none: one file, one configuration, one check."""
+
+    name: str
+    priority: Mapping[str, int]
+    config_schema: Mapping[str, Mapping[str, Any]]
+
+    def compile(self, config: Mapping[str, Any], dialect: str) -> Any:
+        """The frozen configuration that `check` takes; ConfigError where it is wrong."""
+
+    def check(self, message: Message, config: Any, facts: Facts, now: float) -> Rejected | Quota | None:
+        """Judge a request at `now` (Unix seconds): refused, to be counted first, or passed."""
+
+    def counted(self, config: Any, quota: Quota, spent: Spent | None) -> tuple[list[tuple[str, str]], Rejected | None]:
+        """Response headers, and the refusal if there is one; `spent` is None where the store is away."""

@@ -14,6 +14,8 @@ from django.urls import path
 
 from hmac_gateway import site
 from hmac_gateway.core.message import Message
+from hmac_gateway.counters import MemoryCounter
+from hmac_gateway.settling import Stores
 from hmac_gateway.snapshot import Snapshot
 from hmac_gateway.stores import MemoryStore
 from proxy.auth_view import auth_request_view
@@ -34,7 +36,8 @@ def seen(monkeypatch: pytest.MonkeyPatch, settings: Any) -> list[Any]:
     settings.HMAC_GATEWAY = {"TRUSTED_PROXIES": ["127.0.0.1"]}
     store = MemoryStore(100)
     configure(monkeypatch, snapshot())
-    monkeypatch.setattr(site, "store", lambda: store)
+    stores = Stores(store, MemoryCounter())
+    monkeypatch.setattr(site._State, "stores", property(lambda state: stores))
     monkeypatch.setattr("proxy.auth_view.time.time", lambda: NOW)
     told: list[Any] = []
     monkeypatch.setattr(site, "observe", lambda access, rejected: told.append((access, rejected)))

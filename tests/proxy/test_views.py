@@ -30,7 +30,7 @@ from proxy import forwarding
 from proxy.exchange import TransportError
 from proxy.gateway import Gateway
 from tests.support.certificates import Authority
-from tests.support.embedded import HOST, Embedded, Fixed, snapshot
+from tests.support.embedded import HOST, Embedded, Fixed, lead, snapshot
 from tests.support.proxied import OK, Upstream, seen
 from tests.support.raw_client import RawAnswer, request_bytes
 from tests.support.raw_upstream import Peer, Script, answer
@@ -287,6 +287,11 @@ def half(peer: Peer) -> None:
     peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc")
 
 
+def no_tls(peer: Peer) -> None:
+    peer.read_some()
+    peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+
 def silent(peer: Peer) -> None:
     peer.wait_closed()
 
@@ -341,7 +346,7 @@ TABLE: dict[str, tuple[Script | None, dict[str, Any], str, str, Headers, bytes |
     "no node": (None, {}, "GET", "/gw/x", (), None),
     "upstream down": (None, {"ports": 1}, "GET", "/gw/x", (), None),
     "upstream down, kong": (None, {"ports": 1, "dialect": "kong"}, "GET", "/gw/x", (), None),
-    "no TLS": (closed, {"tls": True}, "GET", "/gw/x", (), None),
+    "no TLS": (no_tls, {"tls": True}, "GET", "/gw/x", (), None),
     "upstream hangs up": (closed, {}, "GET", "/gw/x", (), None),
     "upstream truncated": (half, {}, "GET", "/gw/x", (), None),
     "upstream truncated in a chunk": (
@@ -894,7 +899,8 @@ def test_early_answer_ends_the_upload(configure: Any, tmp_path: Path, tls: bool)
 
     def script(peer: Peer) -> None:
         peer.read_head()
-        peer.read(10)
+        # Until nothing more goes into the connection.
+        assert not over.wait(0.5)
         peer.send(b"HTTP/1.1 413 Too Large\r\ncontent-length: 4\r\n\r\nstop")
         assert over.wait(10)
 
@@ -961,10 +967,29 @@ def test_tls_upstream_is_spoken_to(configure: Any, tmp_path: Path) -> None:
 
 # --- served by gunicorn, and by granian under ASGI ---
 
-SERVERS = pytest.mark.parametrize("server", ["gunicorn", "granian"])
+SERVERS = ["gunicorn", "granian"]
 
 
-@SERVERS
+@pytest.fixture(scope="module")
+def gunicorn() -> Iterator[Embedded]:
+    with Embedded("gunicorn") as site:
+        yield site
+
+
+@pytest.fixture(scope="module")
+def granian() -> Iterator[Embedded]:
+    with Embedded("granian") as site:
+        yield site
+
+
+@pytest.fixture(params=SERVERS)
+def served(request: pytest.FixtureRequest) -> Embedded:
+    """A served site: the host name `lead` says which port a request goes to."""
+    found: Embedded = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.mark.parametrize("server", SERVERS)
 def test_served_target_and_headers_arrive_untouched(server: str) -> None:
     with Upstream(answer(REPEATED)) as upstream, Embedded(server, ports=[upstream.port], plugin={}) as served:
         # Django's ASGI handler refuses bytes beyond ASCII in a path; the bare question mark is lost to ASGI.
@@ -978,8 +1003,7 @@ def test_served_target_and_headers_arrive_untouched(server: str) -> None:
         assert seen(upstream.peer()).get("x-forwarded-port") == str(served.port)
 
 
-@SERVERS
-def test_served_answers_are_framed_and_the_connection_goes_on(server: str) -> None:
+def test_served_answers_are_framed_and_the_connection_goes_on(served: Embedded) -> None:
     scripts = [
         answer(
             b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
@@ -988,18 +1012,18 @@ def test_served_answers_are_framed_and_the_connection_goes_on(server: str) -> No
         # No connection is used again after the head of a body that did not come.
         answer(b"HTTP/1.1 204 No Content\r\n\r\n", b'HTTP/1.1 304 Not Modified\r\netag: "1"\r\n\r\n', OK),
     ]
-    with Upstream(*scripts) as upstream, Embedded(server, ports=[upstream.port]) as served, served.client() as client:
-        found = client.ask("GET", "/gw/1", HOST)
+    with Upstream(*scripts) as upstream, served.client() as client:
+        host = lead(upstream.port)
+        found = client.ask("GET", "/gw/1", host)
         assert (found.body, found.whole, found.framing) == (b"hello", True, "chunked")
-        found = client.ask("HEAD", "/gw/2", HOST)
+        found = client.ask("HEAD", "/gw/2", host)
         assert (found.status, found.get("content-length")) == (200, "12345")
         for status in (204, 304):
-            assert client.ask("GET", "/gw/3", HOST).status == status
-        assert client.ask("GET", "/gw/4", HOST).body == b"ok"
-        assert client.ask("PURGE", "/gw/5", HOST).body == b"ok"
+            assert client.ask("GET", "/gw/3", host).status == status
+        assert client.ask("GET", "/gw/4", host).body == b"ok"
+        assert client.ask("PURGE", "/gw/5", host).body == b"ok"
 
 
-@SERVERS
 @pytest.mark.parametrize(
     "response",
     [
@@ -1010,7 +1034,7 @@ def test_served_answers_are_framed_and_the_connection_goes_on(server: str) -> No
     ],
     ids=["length, no body", "length", "chunked, no body", "chunked"],
 )
-def test_served_truncated_answer_is_never_finished(server: str, response: bytes) -> None:
+def test_served_truncated_answer_is_never_finished(served: Embedded, response: bytes) -> None:
     passed_on = Event()
 
     def script(peer: Peer) -> None:
@@ -1018,9 +1042,9 @@ def test_served_truncated_answer_is_never_finished(server: str, response: bytes)
         peer.send(response)
         assert passed_on.wait(10)
 
-    with Upstream(script) as upstream, Embedded(server, ports=[upstream.port]) as served:
+    with Upstream(script) as upstream:
         with served.client() as client:
-            client.send(request_bytes("GET", "/gw/x", HOST))
+            client.send(request_bytes("GET", "/gw/x", lead(upstream.port)))
             # The head comes before there is a body.
             found: RawAnswer = client.head()
             passed_on.set()
@@ -1029,8 +1053,7 @@ def test_served_truncated_answer_is_never_finished(server: str, response: bytes)
         assert found.body == (b"abc" if b"abc" in response else b"")
 
 
-@SERVERS
-def test_served_answer_is_passed_on_piece_by_piece(server: str) -> None:
+def test_served_answer_is_passed_on_piece_by_piece(served: Embedded) -> None:
     first_seen = Event()
 
     def script(peer: Peer) -> None:
@@ -1040,8 +1063,8 @@ def test_served_answer_is_passed_on_piece_by_piece(server: str) -> None:
         peer.send(b"3\r\ntwo\r\n0\r\n\r\n")
         peer.wait_closed()
 
-    with Upstream(script) as upstream, Embedded(server, ports=[upstream.port]) as served, served.client() as client:
-        client.send(request_bytes("GET", "/gw/x", HOST))
+    with Upstream(script) as upstream, served.client() as client:
+        client.send(request_bytes("GET", "/gw/x", lead(upstream.port)))
         found = client.head()
         assert client.until(b"one\r\n") == b"3\r\none\r\n"
         first_seen.set()
@@ -1049,23 +1072,22 @@ def test_served_answer_is_passed_on_piece_by_piece(server: str) -> None:
         assert (found.body, found.whole) == (b"two", True)
 
 
-@SERVERS
-def test_served_client_that_leaves_a_download_ends_it(server: str) -> None:
+def test_served_client_that_leaves_a_download_ends_it(served: Embedded) -> None:
     def script(peer: Peer) -> None:
         peer.read_head()
         peer.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
         while True:  # until Gone
             peer.send(b"10000\r\n" + b"x" * 0x10000 + b"\r\n")
 
-    with Upstream(script) as upstream, Embedded(server, ports=[upstream.port]) as served:
+    with Upstream(script) as upstream:
         client = served.client()
-        client.send(request_bytes("GET", "/gw/x", HOST))
+        client.send(request_bytes("GET", "/gw/x", lead(upstream.port)))
         client.head()
         client.close()
         assert upstream.peer().closed_by_client.wait(10)
 
 
-def test_asgi_client_that_leaves_a_silent_stream_ends_it() -> None:
+def test_asgi_client_that_leaves_a_silent_stream_ends_it(granian: Embedded) -> None:
     """The thread waits for the upstream's next word; it must not wait for long."""
 
     def script(peer: Peer) -> None:
@@ -1073,34 +1095,36 @@ def test_asgi_client_that_leaves_a_silent_stream_ends_it() -> None:
         peer.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n")
         peer.wait_closed()
 
-    with Upstream(script) as upstream, Embedded("granian", ports=[upstream.port], seconds=60.0) as served:
-        client = served.client()
-        client.send(request_bytes("GET", "/gw/x", HOST))
+    with Upstream(script) as upstream:
+        client = granian.client()
+        client.send(request_bytes("GET", "/gw/x", lead(upstream.port)))
         client.until(b"one\r\n")
         client.close()
         assert upstream.peer().closed_by_client.wait(10)
 
 
-def test_asgi_chunked_body_goes_upstream_with_its_length() -> None:
-    with Upstream(sum_up) as upstream, Embedded("granian", ports=[upstream.port]) as served, served.client() as client:
-        client.send(request_bytes("POST", "/gw/x", HOST, [("transfer-encoding", "chunked")]))
+def test_asgi_chunked_body_goes_upstream_with_its_length(granian: Embedded) -> None:
+    with Upstream(sum_up) as upstream, granian.client() as client:
+        client.send(request_bytes("POST", "/gw/x", lead(upstream.port), [("transfer-encoding", "chunked")]))
         client.send(b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n")
         assert client.answer().body == summed(b"onetwo")
         assert seen(upstream.peer()).get("content-length") == "6"
 
 
-def test_wsgi_chunked_body_is_411() -> None:
-    with Upstream(answer(OK)) as upstream, Embedded(ports=[upstream.port]) as served, served.client() as client:
-        client.send(request_bytes("POST", "/gw/x", HOST, [("transfer-encoding", "chunked")]) + b"3\r\none\r\n0\r\n\r\n")
+def test_wsgi_chunked_body_is_411(gunicorn: Embedded) -> None:
+    with Upstream(answer(OK)) as upstream, gunicorn.client() as client:
+        head = request_bytes("POST", "/gw/x", lead(upstream.port), [("transfer-encoding", "chunked")])
+        client.send(head + b"3\r\none\r\n0\r\n\r\n")
         assert client.answer().status == 411
         assert not upstream.peers
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])
-def test_upload_that_the_client_breaks_off_is_not_finished_upstream(how: str) -> None:
-    with Upstream(lambda peer: peer.wait_closed()) as upstream, Embedded(ports=[upstream.port]) as served:
-        client = served.client()
-        client.send(request_bytes("POST", "/gw/x", HOST, [("content-length", "200000")]) + b"x" * 70_000)
+def test_upload_that_the_client_breaks_off_is_not_finished_upstream(gunicorn: Embedded, how: str) -> None:
+    with Upstream(lambda peer: peer.wait_closed()) as upstream:
+        client = gunicorn.client()
+        head = request_bytes("POST", "/gw/x", lead(upstream.port), [("content-length", "200000")])
+        client.send(head + b"x" * 70_000)
         peer = upstream.peer()
         getattr(client, how)()
         assert peer.closed_by_client.wait(10)
@@ -1121,7 +1145,7 @@ def peak(pids: list[int]) -> int:
     return found
 
 
-@SERVERS
+@pytest.mark.parametrize("server", SERVERS)
 @pytest.mark.parametrize("plugin", [None, CHECKED], ids=["streamed", "spooled"])
 def test_served_memory_is_bounded(server: str, plugin: Any) -> None:
     piece, times = os.urandom(MIB), 64

@@ -27,11 +27,14 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from hmac_gateway import site
 from hmac_gateway.adapters.auth_request import speakers
+from hmac_gateway.counters import MemoryCounter
 from hmac_gateway.decorators import hmac_required
 from hmac_gateway.drf import HmacAuthentication
 from hmac_gateway.gate import compile_step, pipeline
 from hmac_gateway.routing import Route, Router
+from hmac_gateway.settling import Stores
 from hmac_gateway.site_settings import credentials_snapshot
 from hmac_gateway.stores import MemoryStore
 from proxy.auth_endpoint import AuthEndpoint
@@ -412,10 +415,8 @@ def test_the_auth_endpoint_gives_the_same_verdict(case: Case) -> None:
 @pytest.mark.parametrize("lane", [middleware, middleware_async, decorator, drf], ids=lambda lane: lane.__name__)
 def test_replays(lane: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     # One store for both requests, as in one process with one dict of settings.
-    from hmac_gateway import site
-
-    store = MemoryStore(10)
-    monkeypatch.setattr(site, "store", lambda: store)
+    stores = Stores(MemoryStore(10), MemoryCounter())
+    monkeypatch.setattr(site._State, "stores", property(lambda state: stores))
     headers = signed("POST", "/case/x")
     case = Case("again", 200, method="POST", headers=lambda c: list(headers.items()))
     assert lane(case, CONFIG) == (200, "")

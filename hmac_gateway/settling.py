@@ -1,0 +1,117 @@
+"""What is left to do when head and body are right: replay marks, then rules, in this order.
+
+`steps_left` is plain code that asks for what needs a store by yielding it; `settle` and `asettle` answer with stores,
+blocking or not. Called by every adapter; imports the gate, `stores` and `counters`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+
+from .core.errors import Rejected
+from .core.identity import Replay
+from .core.message import Message
+from .counters import CounterStore
+from .gate import NO_RULES, Admission, RuleSet, counted, effective, judge
+from .plugins.base import Quota, Spent
+from .snapshot import Snapshot
+from .stores import ReplayStore, StoreUnavailable
+
+#: Whether a replay mark was new, or what a window has seen; an error where the store cannot say.
+Found = bool | Spent | StoreUnavailable
+Needs = Generator[Replay | Quota, Found, Rejected | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Where marks and counts are kept."""
+
+    replays: ReplayStore
+    counters: CounterStore
+
+
+def steps_left(
+    admission: Admission,
+    message: Message,
+    directory: Snapshot,
+    now: float,
+    rules: RuleSet = NO_RULES,
+    route_id: str = "",
+    service_id: str = "",
+) -> Needs | None:
+    """What is left for this request, or None when nothing is: no generator is made for the usual case.
+
+    Response headers that rules demand are added to `admission.headers`.
+    """
+    if not admission.replays and not rules.all and not directory.overrides:
+        return None
+    return _needs(admission, message, directory, now, rules, route_id, service_id)
+
+
+def _needs(
+    admission: Admission,
+    message: Message,
+    directory: Snapshot,
+    now: float,
+    rules: RuleSet,
+    route_id: str,
+    service_id: str,
+) -> Needs:
+    # Marks first, and only now, when signature and body are right: nobody can burn another's.
+    for step, replay in admission.replays:
+        found = yield replay
+        if isinstance(found, StoreUnavailable):
+            return admission.replays_unknown(step, str(found))
+        if not found:
+            return admission.replayed(step)
+    identity = admission.identity
+    for rule in effective(rules, directory, identity):
+        outcome = judge(rule, message, identity, route_id, service_id, now)
+        if isinstance(outcome, Quota):
+            found = yield outcome
+            headers, outcome = counted(rule, outcome, found if isinstance(found, Spent) else None)
+            admission.headers += tuple(headers)
+        if outcome is not None:
+            return outcome
+    return None
+
+
+def settle(needs: Needs, stores: Stores) -> Rejected | None:
+    """Answer every need; the refusal, or None when the request may go on."""
+    try:
+        need = next(needs)
+        while True:
+            need = needs.send(_found(need, stores))
+    except StopIteration as end:
+        refused: Rejected | None = end.value
+        return refused
+
+
+async def asettle(needs: Needs, stores: Stores) -> Rejected | None:
+    """`settle` from an event loop, without blocking it."""
+    try:
+        need = next(needs)
+        while True:
+            need = needs.send(await _afound(need, stores))
+    except StopIteration as end:
+        refused: Rejected | None = end.value
+        return refused
+
+
+def _found(need: Replay | Quota, stores: Stores) -> Found:
+    try:
+        if isinstance(need, Replay):
+            return stores.replays.add(need.key, need.ttl)
+        return stores.counters.count(need)
+    except StoreUnavailable as error:
+        return error
+
+
+async def _afound(need: Replay | Quota, stores: Stores) -> Found:
+    try:
+        if isinstance(need, Replay):
+            return await stores.replays.aadd(need.key, need.ttl)
+        return await stores.counters.acount(need)
+    except StoreUnavailable as error:
+        return error
