@@ -33,10 +33,16 @@ def check_credentials(app_configs: object, **kwargs: Any) -> Iterator[CheckMessa
         except (ConfigError, TypeError, ValueError) as error:
             problems.append(_error(_sentence(error)))
     yield from problems
-    if value("PROTECT") and not entries and not tables_installed():
+    if value("PROTECT"):
+        yield from nobody("HMAC_GATEWAY['PROTECT']")
+
+
+def nobody(asking: str) -> Iterator[CheckMessage]:
+    """What asks for credentials on a site that has none."""
+    if not value("CREDENTIALS") and not tables_installed():
         yield Error(
-            "HMAC_GATEWAY['PROTECT'] asks for credentials, but there are none: CREDENTIALS is empty, and the apps that "
-            "store them are not installed.",
+            f"{asking} asks for credentials, but there are none: HMAC_GATEWAY['CREDENTIALS'] is empty, and the apps "
+            "that store them are not installed.",
             hint="Fill CREDENTIALS, or add hmac_gateway.EMBED to INSTALLED_APPS.",
             id="hmac_gateway.E010",
         )

@@ -22,6 +22,7 @@ from ..site import Policy
 from ..stores import processes
 from . import policies
 from .common import shortened, told, value
+from .credentials import nobody
 from .policies import Placed
 from .values import readable
 
@@ -85,13 +86,13 @@ def check_authenticators(app_configs: object, **kwargs: Any) -> Iterator[CheckMe
         return
     from rest_framework.authentication import BaseAuthentication
 
-    from ..drf import HmacAuthentication
-
+    if not value("PROTECT") and any(_ours(use) for use in found):
+        yield from nobody("HmacAuthentication")
     late: list[str] = []
     placed: list[Placed] = []
     done: set[int] = set()
     for use in found:
-        ours = [kind for kind in use.authenticators if isinstance(kind, type) and issubclass(kind, HmacAuthentication)]
+        ours = _ours(use)
         if not ours:
             continue
         first = use.authenticators[0]
@@ -121,6 +122,12 @@ def check_authenticators(app_configs: object, **kwargs: Any) -> Iterator[CheckMe
     yield from policies.weak(placed)
     yield from policies.targets(placed)
     yield from policies.forgotten(placed)
+
+
+def _ours(use: Used) -> list[Any]:
+    from ..drf import HmacAuthentication
+
+    return [kind for kind in use.authenticators if isinstance(kind, type) and issubclass(kind, HmacAuthentication)]
 
 
 def _name(kind: type) -> str:

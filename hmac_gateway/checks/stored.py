@@ -15,6 +15,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Warning
 from django.db import Error, connections, transaction
 from django.db.models import Model
+from django.middleware.common import CommonMiddleware
 
 from ..core.errors import ConfigError
 from ..gate import compile_step
@@ -129,11 +130,11 @@ def check_site_routes(
             hint="List the site's host names in ALLOWED_HOSTS, or remove the hosts of these routes.",
             id="hmac_gateway.W019",
         )
-    if limited and settings.USE_X_FORWARDED_HOST:
+    elif limited and not any(item.like(CommonMiddleware) for item in middleware.items()):
         yield Warning(
-            "USE_X_FORWARDED_HOST is on, but routes are matched by the Host header: where the proxy in front sets Host "
-            f"to another name, these routes for this site do not apply: {shortened(limited)}.",
-            hint="Have the proxy pass the client's Host, or remove the hosts of these routes.",
+            "CommonMiddleware is not in MIDDLEWARE, so nobody compares hosts with ALLOWED_HOSTS: whoever sends another "
+            f"one evades the routes for this site that are limited to hosts: {shortened(limited)}.",
+            hint="Add 'django.middleware.common.CommonMiddleware', or remove the hosts of these routes.",
             id="hmac_gateway.W022",
         )
 

@@ -134,6 +134,12 @@ def test_the_cache_of_throttles(
         assert [name for name in said(Orders) if name != "W001"] == [], "nobody throttles"
 
 
+def test_a_site_that_nobody_can_enter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hmac_gateway.checks.credentials.tables_installed", lambda: False)
+    assert list(said(Orders)) == ["E010"]
+    assert said(view(authentication_classes=[SessionAuthentication])) == {}
+
+
 def test_urls_that_cannot_be_imported_are_left_to_django() -> None:
     with override_settings(ROOT_URLCONF="site.gone"):
         assert rest.used() == []

@@ -14,7 +14,7 @@ import pytest
 from django.apps import apps
 from django.core.management import call_command
 from django.db import DatabaseError, connection
-from django.test import override_settings
+from django.test import Client, override_settings
 from pytest_django.fixtures import DjangoAssertNumQueries
 
 from hmac_gateway.checks import stored
@@ -77,11 +77,19 @@ def test_site_routes_that_another_host_evades(route: Any) -> None:
         assert ids() == []
 
 
-def test_site_routes_behind_a_proxy_that_renames_the_host(route: Any) -> None:
-    with override_settings(MIDDLEWARE=OURS, USE_X_FORWARDED_HOST=True):
+def test_site_routes_where_nobody_looks_at_the_host(route: Any) -> None:
+    with override_settings(MIDDLEWARE=[name for name in OURS if "CommonMiddleware" not in name]):
         assert ids() == []
         change(route, hosts=["api.example.com"])
         assert ids() == ["W022"]
+
+
+def test_hosts_are_compared_by_common_middleware_only() -> None:
+    common = "django.middleware.common.CommonMiddleware"
+    with override_settings(ROOT_URLCONF="tests.checks.test_middleware", ALLOWED_HOSTS=["api.example.com"]):
+        for chain, status in (([common], 400), ([], 200)):
+            with override_settings(MIDDLEWARE=chain):
+                assert Client(headers={"host": "other.example.com"}).get("/lazy/x").status_code == status
 
 
 @pytest.mark.django_db
