@@ -6,7 +6,7 @@ tests/checks/test_middleware.py shows what happens in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import CodeType, FunctionType
 from typing import Any, Final, NamedTuple
 
@@ -19,6 +19,7 @@ from ..middleware import HmacGatewayMiddleware
 from ..plugins import hmac_auth
 from . import protect
 from .common import value
+from .policies import Placed
 from .values import readable
 
 _NAME: Final = "hmac_gateway.middleware.HmacGatewayMiddleware"
@@ -54,8 +55,14 @@ def items() -> list[Item]:
 
 
 def places(chain: list[Item]) -> list[int]:
-    """Where ours stands, or what a site derives from it."""
-    return [at for at, item in enumerate(chain) if item.like(HmacGatewayMiddleware)]
+    """Where ours stands, what a site derives from it, or a function that makes one."""
+    name = HmacGatewayMiddleware.__name__
+    return [
+        at
+        for at, item in enumerate(chain)
+        if item.like(HmacGatewayMiddleware)
+        or (isinstance(item.made, FunctionType) and name in _names(item.made.__code__))
+    ]
 
 
 def check_middleware(app_configs: object, **kwargs: Any) -> Iterator[CheckMessage]:
@@ -92,20 +99,26 @@ def check_middleware(app_configs: object, **kwargs: Any) -> Iterator[CheckMessag
                 hint="Order: UpdateCacheMiddleware, HmacGatewayMiddleware, …, FetchFromCacheMiddleware.",
                 id="hmac_gateway.E013",
             )
-    if _bodies_are_checked():
-        for item in chain[: ours[0]]:
-            if reads_bodies(item.made):
-                yield Warning(
-                    f"{item.name} stands before HmacGatewayMiddleware and reads forms or the stream: bodies that it "
-                    "has read cannot be compared with their digest.",
-                    hint=f"Put it behind '{_NAME}', which leaves bodies unread.",
-                    id="hmac_gateway.W008",
-                )
+    if bodies_are_checked(protect.placed()):
+        yield from readers(chain)
 
 
-def _bodies_are_checked() -> bool:
-    steps = (place.step for place in protect.placed())
+def bodies_are_checked(found: Iterable[Placed]) -> bool:
+    """Whether one of these policies compares bodies with their digest."""
+    steps = (place.step for place in found)
     return any(isinstance(step.config, hmac_auth.Config) and step.config.policy.validate_body for step in steps)
+
+
+def readers(chain: list[Item]) -> Iterator[CheckMessage]:
+    """What stands before ours and reads bodies."""
+    for item in chain[: min(places(chain), default=0)]:
+        if reads_bodies(item.made):
+            yield Warning(
+                f"{item.name} stands before HmacGatewayMiddleware and reads forms or the stream: bodies that it has "
+                "read cannot be compared with their digest.",
+                hint=f"Put it behind '{_NAME}', which leaves bodies unread.",
+                id="hmac_gateway.W008",
+            )
 
 
 def reads_bodies(made: Any) -> bool:

@@ -20,7 +20,7 @@ from django.middleware.common import CommonMiddleware
 from ..core.errors import ConfigError
 from ..gate import compile_step
 from ..plugins import PLUGINS
-from . import middleware, policies
+from . import middleware, policies, protect
 from .common import shortened, value
 from .policies import Placed
 
@@ -108,8 +108,10 @@ def check_site_routes(
     )
     if not rows:
         return
-    where = shortened(f"route {key}" for key, _ in rows)
-    if not middleware.places(middleware.items()):
+    chain = middleware.items()
+    places = {f"route {key}" for key, _ in rows}
+    where = shortened(places)
+    if not middleware.places(chain):
         yield Warning(
             f"These routes for this site protect nothing, since HmacGatewayMiddleware is not in MIDDLEWARE: {where}.",
             hint="Add 'hmac_gateway.middleware.HmacGatewayMiddleware' right after SecurityMiddleware.",
@@ -122,6 +124,9 @@ def check_site_routes(
             hint="Remove CREDENTIALS, or protect the addresses in PROTECT and delete the routes.",
             id="hmac_gateway.W009",
         )
+    own = [found for found in _placed(_plugins(databases)) if found.where in places]
+    if middleware.bodies_are_checked(own) and not middleware.bodies_are_checked(protect.placed()):
+        yield from middleware.readers(chain)
     limited = [f"route {key}" for key, hosts in rows if hosts]
     if limited and "*" in settings.ALLOWED_HOSTS:
         yield Warning(
@@ -130,7 +135,7 @@ def check_site_routes(
             hint="List the site's host names in ALLOWED_HOSTS, or remove the hosts of these routes.",
             id="hmac_gateway.W019",
         )
-    elif limited and not any(item.like(CommonMiddleware) for item in middleware.items()):
+    elif limited and not any(item.like(CommonMiddleware) for item in chain):
         yield Warning(
             "CommonMiddleware is not in MIDDLEWARE, so nobody compares hosts with ALLOWED_HOSTS: whoever sends another "
             f"one evades the routes for this site that are limited to hosts: {shortened(limited)}.",

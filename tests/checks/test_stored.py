@@ -61,6 +61,13 @@ def test_site_routes_without_the_middleware(route: Any) -> None:
     assert ids() == []
 
 
+def test_site_routes_behind_what_reads_bodies(plugin: Any) -> None:
+    with override_settings(MIDDLEWARE=["tests.checks.test_middleware.ReadsForm", *OURS]):
+        assert ids() == []
+        change(plugin, config={**GOOD, "validate_request_body": True})
+        assert ids() == ["W008"]
+
+
 def test_site_routes_in_settings_only_mode(route: Any) -> None:
     given = {**HMAC_GATEWAY, "CREDENTIALS": {"a": {"secret_key": "x" * 32}}}
     with override_settings(MIDDLEWARE=OURS, HMAC_GATEWAY=given):
