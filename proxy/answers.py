@@ -146,7 +146,7 @@ class UpstreamResponse(StreamingHttpResponse):
     def items(self) -> Iterator[tuple[str, str]]:
         """Every header line as it is sent."""
         for name, value in self.headers.items():
-            lines = self._repeated.get(name)
+            lines = self._repeated.get(name.lower())
             if lines is not None and value == ", ".join(lines):
                 yield from ((name, line) for line in lines)
             else:

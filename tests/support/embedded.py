@@ -3,7 +3,7 @@
     with Upstream(answer(OK)) as upstream, Embedded(ports=[upstream.port]) as site:
         site.ask("GET", "/gw/x")            # a RawAnswer
 
-`configured` puts a snapshot in the place of this process's runtime. As a module it is what the server processes load.
+Without arguments the host name of a request says which port it goes to: `lead(port)`.
 """
 
 from __future__ import annotations
@@ -58,6 +58,19 @@ def snapshot(
     route = Route("r", (path,), () if plugin is None else steps(**plugin), target, dialect=dialect)
     table = {"client-1": credential("client-1", b"my-hmac-secret")}
     return Snapshot(1, Router([route]), lookups=lookups({"hmac-auth": table}), consumers={"guest": GUEST})
+
+
+def lead(port: int) -> str:
+    """The host name that leads to a port, where a site was configured with nothing."""
+    return f"p{port}.test"
+
+
+class ByHost:
+    """Stands for a router: host names are ports."""
+
+    def match(self, host: str, path: str, message: Any) -> Any:
+        """A route to the port in a host name."""
+        return snapshot([int(host.split(".")[0][1:])]).routes.match(host, path, message)
 
 
 class Fixed:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 
-from tests.support.embedded import CONFIG, Fixed, snapshot
+from tests.support.embedded import CONFIG, ByHost, Fixed, snapshot
 
 if CONFIG in os.environ:
     import django
@@ -36,7 +37,8 @@ if CONFIG in os.environ:
 
     from hmac_gateway import site
 
-    _fixed = Fixed(snapshot(**json.loads(os.environ[CONFIG])))
+    _config = json.loads(os.environ[CONFIG])
+    _fixed = Fixed(snapshot(**_config) if _config else replace(snapshot(), routes=ByHost()))
     site.runtime = lambda: _fixed
     wsgi = get_wsgi_application()
     asgi = get_asgi_application()
