@@ -27,8 +27,9 @@ from hmac_gateway import site
 from hmac_gateway.snapshot import Snapshot
 from hmac_gateway.stores import MemoryStore
 from proxy import forwarding
-from proxy.exchange import TransportError
+from proxy.exchange import Keepalive, Target, Timeouts, TransportError
 from proxy.gateway import Gateway
+from proxy.sync_transport import SyncPool
 from tests.support.certificates import Authority
 from tests.support.embedded import HOST, Embedded, Fixed, lead, snapshot
 from tests.support.proxied import OK, Upstream, seen
@@ -913,6 +914,25 @@ def test_early_answer_ends_the_upload(configure: Any, tmp_path: Path, tls: bool)
         assert (found.status, found.body) == (413, b"stop")
         # Never lent to anybody else.
         assert sum(len(idle) for idle in forwarding.forwarder().pool._idle.values()) == 0
+
+
+def test_answer_is_seen_in_the_middle_of_a_write_that_nobody_takes() -> None:
+    def script(peer: Peer) -> None:
+        peer.read_head()
+        assert not over.wait(0.5)
+        peer.send(b"HTTP/1.1 413 Too Large\r\ncontent-length: 4\r\n\r\nstop")
+        assert over.wait(10)
+
+    over = Event()
+    timeouts = Timeouts(5.0, 5.0, 5.0)
+    with Upstream(script, receive_buffer=4096) as upstream:
+        connection = SyncPool().connect(Target("127.0.0.1", upstream.port), timeouts, Keepalive())
+        connection.start(b"POST / HTTP/1.1\r\n\r\n", method="POST", timeouts=timeouts, body_follows=True)
+        assert not connection.send(b"x" * 20_000_000)
+        assert not over.is_set()
+        assert connection.response().status == 413
+        connection.release()
+        over.set()
 
 
 def test_idle_connections_are_bounded_and_end(configure: Any) -> None:
