@@ -20,7 +20,7 @@ from .core.message import SINGLETONS, Message
 from .core.reasons import NEVER_ANONYMOUS, Reason
 from .core.trace import Trace
 from .expr import compile_expr
-from .plugins import PLUGINS, RULES, get, validate_config
+from .plugins import PLUGINS, RULES, get, multi_auth, validate_config
 from .plugins.base import AuthPlugin, Common, Facts, Quota, RulePlugin, Spent
 
 
@@ -274,7 +274,13 @@ def check(
         if step.when is not None and not step.when(message):
             continue
         plugin = step.plugin
-        result = plugin.check(message, step.config, directory.lookups[plugin.name], now, trace)
+        parts: tuple[Step | multi_auth.Member, ...] = (step,)
+        if plugin.name != multi_auth.name:
+            result = plugin.check(message, step.config, directory.lookups[plugin.name], now, trace)
+        else:
+            member, result = multi_auth.attempt(message, step.config, directory.lookups, now, trace)
+            parts = step.config.members if member is None else (member,)
+            plugin = parts[0].plugin
         if isinstance(result, Verified):
             if result.body is not None:
                 bodies.append((step, result.body))
@@ -282,7 +288,13 @@ def check(
                 replays.append((step, result.replay))
             carrier = result.carrier
             found = Identity(
-                result.credential.consumer, result.credential, False, plugin.name, result.covered, result.csrf_exempt
+                result.credential.consumer,
+                result.credential,
+                False,
+                plugin.name,
+                result.covered,
+                result.csrf_exempt,
+                result.claims,
             )
         else:
             carrier = None
@@ -290,15 +302,17 @@ def check(
             if isinstance(fallback, Rejected):
                 return _dressed(step, fallback)
             found = fallback
-        if step.common.hide_credentials:
-            hidden |= step.common.carriers if carrier is None else {carrier}
+        for part in parts:
+            if part.common.hide_credentials:
+                hidden |= part.common.carriers if carrier is None else {carrier}
         if identity is None or identity.anonymous:
             identity = found
         elif not found.anonymous:
             if directory.require_same_consumer and found.consumer != identity.consumer:
                 return refuse(step, Reason.DIFFERENT_CONSUMERS)
-            # One proof that no browser gives by itself is enough.
-            identity = found._replace(csrf_exempt=True) if identity.csrf_exempt else found
+            # One proof that no browser gives by itself is enough; and what one token says stays said.
+            exempt, claims = found.csrf_exempt or identity.csrf_exempt, found.claims or identity.claims
+            identity = found._replace(csrf_exempt=exempt, claims=claims)
     if identity is None:
         return _OPEN  # none of them applies to this request
     return Admission(identity, hidden, tuple(bodies), tuple(replays), directory, now)

@@ -6,7 +6,7 @@ Called by plugins, and by the proxy for `hide_credentials`. Standard library onl
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from urllib.parse import unquote_to_bytes
 
 
@@ -38,6 +38,21 @@ def arguments(query: str, name: str) -> list[str | None]:
 def without_arguments(query: str, names: Container[str]) -> str:
     """A raw query less the arguments of these (decoded) names; the very same text where there is none."""
     return "&".join([piece for piece in query.split("&") if decoded(piece.partition("=")[0]) not in names])
+
+
+def cookies(headers: Iterable[str], name: str) -> list[str]:
+    """Every value of a cookie as it was sent, in the order received; names are compared with case.
+
+    `headers` are the values of all `Cookie` headers (RFC 6265 4.2.1; HTTP/2 may split one).
+    """
+    found = []
+    for header in headers:
+        if name in header:
+            for pair in header.split(";"):
+                key, equals, value = pair.partition("=")
+                if equals and key.strip(" \t") == name:
+                    found.append(value.strip(" \t"))
+    return found
 
 
 def without_cookies(header: str, names: Container[str]) -> str:

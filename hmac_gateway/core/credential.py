@@ -66,6 +66,16 @@ class Credential:
     expires_at: float | None = None
     settings: dict[str, Any] = field(default_factory=dict, repr=False)
     labels: dict[str, str] = field(default_factory=dict)
+    # A list where something was made: None may be what was made of it.
+    _prepared: list[Any] | None = field(init=False, default=None, repr=False, compare=False)
+
+    def prepared(self, build: Callable[[Credential], Any]) -> Any:
+        """What `build` makes of this credential, made once and kept with it: parsed keys and the like."""
+        kept = self._prepared
+        if kept is None:
+            kept = [build(self)]
+            object.__setattr__(self, "_prepared", kept)
+        return kept[0]
 
     def unusable(self, now: float) -> Reason | None:
         """Why this credential may not be used at `now`, or None."""

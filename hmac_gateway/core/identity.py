@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from .credential import Consumer, Credential
 from .macs import DIGESTS, encode_base64
@@ -87,7 +87,7 @@ class Verified(NamedTuple):
     """A credential that holds. `covered` are the header names and components a signature covers, lower case.
 
     `csrf_exempt` says that no browser attaches such a credential by itself. `carrier` is where it stood; None: in all
-    that the plugin's configuration names.
+    that the plugin's configuration names. `claims` are those of a token, where the configuration has them kept.
     """
 
     credential: Credential
@@ -96,13 +96,15 @@ class Verified(NamedTuple):
     replay: Replay | None = None
     csrf_exempt: bool = False
     carrier: Carrier | None = None
+    claims: dict[str, Any] | None = None
 
 
 class Identity(NamedTuple):
     """Who a request comes from. Applications see only this.
 
     `consumer` is None where no plugin asked; `credential` is None for an anonymous consumer. `csrf_exempt`: the
-    request cannot have been forged by way of a browser.
+    request cannot have been forged by way of a browser. `claims` are what a verified token says (jwt-auth with
+    `store_in_ctx`), None otherwise.
     """
 
     consumer: Consumer | None = None
@@ -111,6 +113,7 @@ class Identity(NamedTuple):
     plugin: str = ""
     covered: frozenset[str] = frozenset()
     csrf_exempt: bool = False
+    claims: dict[str, Any] | None = None
 
 
 #: The identity of a request on a route that asks for none.

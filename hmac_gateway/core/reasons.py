@@ -29,11 +29,15 @@ class Reason(StrEnum):
     SECRET_UNAVAILABLE = "secret_unavailable"
     WRONG_PASSWORD = "wrong_password"
     ALGORITHM_NOT_ALLOWED = "algorithm_not_allowed"
+    CRITICAL_HEADER = "critical_header"
     # Freshness.
     DATE_MISSING = "date_missing"
     DATE_INVALID = "date_invalid"
     DATE_NOT_SIGNED = "date_not_signed"
     CLOCK_SKEW = "clock_skew"
+    TOKEN_EXPIRED = "token_expired"
+    TOKEN_NOT_YET_VALID = "token_not_yet_valid"
+    CLAIM_INVALID = "claim_invalid"
     # What was covered.
     HEADER_NOT_SIGNED = "header_not_signed"
     HEADER_ABSENT = "signed_header_absent"

@@ -24,6 +24,7 @@ class Row(NamedTuple):
 
 _UNVERIFIED: Final = "client request can't be validated"
 _TOO_LARGE: Final = "request size {size} is greater than the maximum size {limit} allowed"
+_UNKNOWN_JWT_KEY: Final = "Invalid user key in JWT token"
 
 TABLE: Final[dict[tuple[str, str, Reason | None], Row]] = {
     # The gateway itself; "" is no plugin.
@@ -61,6 +62,26 @@ TABLE: Final[dict[tuple[str, str, Reason | None], Row]] = {
     ("apisix", "key-auth", None): Row(401, "Invalid API key in request"),
     ("apisix", "key-auth", Reason.MISSING): Row(401, "Missing API key found in request"),
     ("apisix", "key-auth", Reason.ANONYMOUS_UNKNOWN): Row(401, "Invalid user authorization"),
+    # jwt-auth.
+    ("apisix", "jwt-auth", None): Row(401, "failed to verify jwt"),
+    ("apisix", "jwt-auth", Reason.MISSING): Row(401, "Missing authorization in request"),
+    ("apisix", "jwt-auth", Reason.MALFORMED_AUTHORIZATION): Row(401, "JWT token invalid"),
+    ("apisix", "jwt-auth", Reason.INCOMPLETE): Row(401, "missing user key in JWT token"),
+    ("apisix", "jwt-auth", Reason.UNKNOWN_KEY): Row(401, _UNKNOWN_JWT_KEY),
+    # What is switched off is not there, in APISIX.
+    ("apisix", "jwt-auth", Reason.CREDENTIAL_DISABLED): Row(401, _UNKNOWN_JWT_KEY),
+    ("apisix", "jwt-auth", Reason.CREDENTIAL_NOT_YET_VALID): Row(401, _UNKNOWN_JWT_KEY),
+    ("apisix", "jwt-auth", Reason.CREDENTIAL_EXPIRED): Row(401, _UNKNOWN_JWT_KEY),
+    ("apisix", "jwt-auth", Reason.ANONYMOUS_UNKNOWN): Row(401, "Invalid user authorization"),
+    # multi-auth.
+    ("apisix", "multi-auth", None): Row(401, "Authorization Failed"),
+    ("apisix", "multi-auth", Reason.BODY_TOO_LARGE): Row(401, "Authorization Failed"),
+    ("apisix", "multi-auth", Reason.ANONYMOUS_UNKNOWN): Row(401, "Invalid user authorization"),
+    # public-api: the endpoint that signs tokens.
+    ("apisix", "public-api", None): Row(503, "failed to sign jwt"),
+    ("apisix", "public-api", Reason.INCOMPLETE): Row(400, "missing key"),
+    ("apisix", "public-api", Reason.MALFORMED): Row(400, "payload is not a JSON object, or too long"),
+    ("apisix", "public-api", Reason.UNKNOWN_KEY): Row(404, "no usable credential has this key"),
     # Kong's words for what the gateway itself answers.
     ("kong", "", None): Row(400, "Bad request"),
     ("kong", "", Reason.NO_ROUTE): Row(404, "no Route matched with those values"),

@@ -1,6 +1,6 @@
 """Authentication methods and request rules: one file each, all in one dict.
 
-Called by the gate, the compilers and the models' `clean()`. Imports `core`, `schemes` and `schema` only.
+Called by the gate, the compilers and the models' `clean()`. Imports `core`, `schemes`, `schema`, cryptography and jwt.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 
 from ..core.errors import ConfigError
 from ..schema import check
-from . import basic_auth, hmac_auth, key_auth
+from . import basic_auth, hmac_auth, jwt_auth, key_auth, multi_auth, public_api
 from .base import AuthPlugin, RulePlugin
 
 #: Every plugin by the name that configuration uses.
@@ -18,10 +18,14 @@ PLUGINS: Final[dict[str, AuthPlugin]] = {
     hmac_auth.name: cast(AuthPlugin, hmac_auth),
     basic_auth.name: cast(AuthPlugin, basic_auth),
     key_auth.name: cast(AuthPlugin, key_auth),
+    jwt_auth.name: cast(AuthPlugin, jwt_auth),
+    multi_auth.name: cast(AuthPlugin, multi_auth),
 }
 
 #: Rules for requests whose caller is known.
-RULES: Final[dict[str, RulePlugin]] = {}
+RULES: Final[dict[str, RulePlugin]] = {
+    public_api.name: cast(RulePlugin, public_api),
+}
 
 #: `_meta` of APISIX, which any plugin's configuration may hold.
 META_SCHEMA: Final = {

@@ -18,6 +18,14 @@ HIDE_CREDENTIALS: Final[dict[str, Any]] = {"type": "boolean", "default": False}
 EXPOSE_REASON: Final[dict[str, Any]] = {"type": "boolean", "default": False}
 
 
+class Worded(ConfigError):
+    """Configuration that is refused, with the words that APISIX has for it: `text`, which quotes no value."""
+
+    def __init__(self, field: str, given: Any, allowed: str, text: str) -> None:
+        super().__init__(field, given, allowed)
+        self.text = text
+
+
 def realm(default: str) -> dict[str, Any]:
     """The schema of a realm, as it stands in WWW-Authenticate."""
     return {
@@ -29,6 +37,27 @@ def realm(default: str) -> dict[str, Any]:
         "description": 'printable ASCII without " and \\',
         "default": default,
     }
+
+
+def header(default: str) -> dict[str, Any]:
+    """The schema of a header's name."""
+    return {
+        "type": "string",
+        "maxLength": 128,
+        # RFC 9110 5.6.2: what a header's name may consist of.
+        "pattern": r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z",
+        "description": "a header's name: letters, digits and !#$%&'*+-.^_`|~",
+        "default": default,
+    }
+
+
+def header_names(name: str) -> tuple[str, ...]:
+    """The names a header may come under, in lower case, in the order they are looked at.
+
+    As in APISIX, `-` stands in for `_` where no header of the very name came.
+    """
+    name = name.lower()
+    return tuple(dict.fromkeys((name, name.replace("_", "-"))))
 
 
 def checked(config: Mapping[str, Any], dialect: str, schemas: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

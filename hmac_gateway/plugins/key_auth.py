@@ -40,14 +40,7 @@ PROPOSED: Final[dict[str, Any]] = {"hide_credentials": True}
 APISIX_SCHEMA: Final[dict[str, Any]] = {
     "type": "object",
     "properties": {
-        "header": {
-            "type": "string",
-            "maxLength": 128,
-            # RFC 9110 5.6.2: what a header's name may consist of.
-            "pattern": r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z",
-            "description": "a header's name: letters, digits and !#$%&'*+-.^_`|~",
-            "default": "apikey",
-        },
+        "header": fields.header("apikey"),
         "query": {"type": "string", "minLength": 1, "maxLength": 128, "default": "apikey"},
         "hide_credentials": fields.HIDE_CREDENTIALS,
         "realm": fields.realm("key"),
@@ -87,9 +80,7 @@ class Presented(NamedTuple):
 def compile(config: Mapping[str, Any], dialect: str = "apisix") -> Config:
     """Check and freeze a configuration; raises `ConfigError` naming the field."""
     values = fields.checked(config, dialect, config_schema)
-    header = values["header"].lower()
-    # As in APISIX, `-` stands in for `_` where no header of the very name came.
-    headers = tuple(dict.fromkeys((header, header.replace("_", "-"))))
+    headers = fields.header_names(values["header"])
     query = values["query"].encode().decode("latin-1")
     carriers = frozenset([*(Carrier("header", found) for found in headers), Carrier("query", query)])
     return Config(headers, query, fields.common(values, dialect, "apikey", carriers))
