@@ -11,7 +11,7 @@ from typing import Any
 
 from django.conf import settings
 
-#: Every key that `HMAC_GATEWAY` may have, with its default. `checks.py` refuses any other.
+#: Every key that `HMAC_GATEWAY` may have, with its default. `checks.values` refuses any other.
 DEFAULTS: dict[str, Any] = {
     "DIALECT": "apisix",
     "TRUSTED_PROXIES": [],
