@@ -214,11 +214,11 @@ def put(resource: Resource, key: str | None, doc: Any, call: Call) -> tuple[bool
     check(resource, doc)
     with one_version() as version:
         row = find(resource, str(doc[resource.key_field]), call)
-        expired = _expired(resource, str(doc[resource.key_field]), call) if row is None else None
+        expired = make_room(resource, str(doc[resource.key_field]), call) if row is None else None
         return row is None, _write(resource, row or expired, doc, call, version)
 
 
-def _expired(resource: Resource, key: str, call: Call) -> Any:
+def make_room(resource: Resource, key: str, call: Call) -> Any:
     """Make room for an object whose id an expired one still holds; that one, where others may refer to it."""
     rows = _rows(resource, call).filter(expires_at__lte=timezone.now())
     for row in rows.filter(**{f"{resource.key}__in": [key, resource.prefix + key]}):
@@ -386,6 +386,8 @@ def put_rows(
         row = model(**resource.own)
         if resource is CREDENTIALS:
             row.consumer = find_owner(call)
+            if row.consumer is None:
+                raise refuse("consumer not found", 404)
     created = version if adding else row.extra.get(CREATED_INDEX, row.changed_at_version)
     place = None if adding else row.pk
     fill(row, resource.fields, doc)

@@ -24,4 +24,9 @@ def changed_fields(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -
 
 def record(actor: str, action: str, instance: models.Model, via: str, fields: Iterable[str] = ()) -> None:
     """Write the event; `action` is added, changed or deleted."""
-    AuditEvent.record(actor=actor, action=action, instance=instance, via=via, changes={"fields": list(fields)})
+    event(actor, action, instance, via, fields).save(force_insert=True)
+
+
+def event(actor: str, action: str, instance: models.Model, via: str, fields: Iterable[str] = ()) -> AuditEvent:
+    """The event, unsaved."""
+    return AuditEvent.about(actor=actor, action=action, instance=instance, via=via, changes={"fields": list(fields)})
