@@ -11,14 +11,14 @@ import os
 import tempfile
 import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import IO, Any, Final, cast
 from urllib.parse import quote
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import ImproperlyConfigured, SuspiciousOperation
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.cache import patch_vary_headers
@@ -41,6 +41,8 @@ from .rebuilt import tell_once
 CHUNK: Final = 64 * 1024
 #: Bodies from this size on are read and digested off the event loop.
 _LARGE: Final = 256 * 1024
+#: Some servers set no limit. No client needs a tenth of it, and gunicorn refuses so much by itself.
+MOST_HEADERS: Final = 1000
 #: Nothing in front of the site may keep what a credential opened.
 NO_STORE: Final = "private, no-store"
 #: Where servers put the request target as received: gunicorn, then uWSGI and mod_wsgi.
@@ -157,11 +159,13 @@ def _message(request: HttpRequest) -> Message:
     if not exact:
         tell_once(meta)
     if scope is not None:
-        headers: Iterable[tuple[str | bytes, str | bytes]] | dict[str, str] = scope["headers"]
+        headers: Sequence[tuple[str | bytes, str | bytes]] | dict[str, str] = scope["headers"]
         version = scope.get("http_version", "1.1")
     else:
         headers = _headers(meta)
         version = meta.get("SERVER_PROTOCOL", "HTTP/1.1")[5:]
+    if len(headers) > MOST_HEADERS:
+        raise SuspiciousOperation("The request has too many headers.")  # Django answers 400
     remote = meta.get("REMOTE_ADDR") or ""
     message = Message(
         cast(str, request.method), target, headers, cast(str, request.scheme), _authority(meta), version, remote, exact

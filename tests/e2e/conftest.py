@@ -1,11 +1,13 @@
-"""One served gateway for all modules that only add routes to it: starting one costs seconds."""
+"""What several modules serve and only add to: starting one costs seconds."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.support.installed import Site, prepared
 from tests.support.proxied import Proxied
 
 
@@ -14,3 +16,10 @@ def gateway() -> Iterator[Proxied]:
     """A served gateway; `lead` gives every test a host name, and so a route, of its own."""
     with Proxied() as served:
         yield served
+
+
+@pytest.fixture(scope="session")
+def embedded(installed: Path) -> Iterator[Site]:
+    """The example site with the installed wheel, migrated, with consumers, a route and the service behind it."""
+    with prepared(installed) as site:
+        yield site

@@ -4,7 +4,7 @@ import os
 
 SECRET_KEY = "only-for-this-example-0123456789-abcdefghijklmnopqrstuvwxyz"
 ALLOWED_HOSTS = ["127.0.0.1", "localhost", "testserver"]
-INSTALLED_APPS = ["rest_framework"]
+INSTALLED_APPS = ["rest_framework", "hmac_gateway"]
 ROOT_URLCONF = "orders_api.urls"
 USE_TZ = True
 
