@@ -35,13 +35,15 @@ def read_json(request: HttpRequest) -> Any:
         return MISSING
     try:
         text = raw.decode("utf-8")
-        value = json.loads(text, parse_constant=_no_constant)
+        value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_object)
     except UnicodeDecodeError:
         raise refuse("invalid request body: it is not UTF-8") from None
     except json.JSONDecodeError as error:
         raise _unreadable(f"{error.msg} at character {error.pos + 1}", text) from None
     except RecursionError:
         raise _unreadable("it is nested too deeply", text) from None
+    except _Twice as error:
+        raise _unreadable(str(error), text) from None
     except ValueError as error:  # NaN and its like; integers of thousands of digits
         raise _unreadable(str(error) if "cannot be stored" in str(error) else "a number is too large", text) from None
     if problem := unstorable(value):
@@ -68,6 +70,20 @@ def _read(request: HttpRequest) -> bytes:
 
 def _too_large(size: int) -> ApiError:
     return refuse(f"invalid request body: request size {size} is greater than the maximum size {MAX_BODY} allowed")
+
+
+class _Twice(Exception):
+    """An object has a key twice."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        # RFC 8259 4: readers differ in which of them counts.
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise _Twice(f"the key {json.dumps(twice[:64])} is given twice")
+    return found
 
 
 def _no_constant(name: str) -> Any:

@@ -187,6 +187,8 @@ def big(size: int) -> str:
         ('{"name": "a\\u0000b"}', "invalid request body: NUL characters cannot be stored"),
         ('{"a\\u0000b": 1}', "invalid request body: NUL characters cannot be stored"),
         ('{"name": "\\ud800"}', "invalid request body: lone surrogates cannot be stored"),
+        ('{"name": "a", "desc": "d", "name": "b"}', 'invalid request body: the key "name" is given twice'),
+        ('{"labels": {"a": "1", "\\u0061": "2"}}', 'invalid request body: the key "a" is given twice'),
         ("[" * 100_000, "invalid request body: it is nested too deeply"),
         ("[" * 30 + "]" * 30, "invalid request body: it is nested deeper than 24 levels"),
         (
