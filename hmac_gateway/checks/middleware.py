@@ -16,10 +16,9 @@ from django.middleware.cache import FetchFromCacheMiddleware, UpdateCacheMiddlew
 from django.utils.module_loading import import_string
 
 from ..middleware import HmacGatewayMiddleware
-from ..plugins import hmac_auth
 from . import protect
 from .common import value
-from .policies import Placed
+from .policies import Placed, signed
 from .values import readable
 
 _NAME: Final = "hmac_gateway.middleware.HmacGatewayMiddleware"
@@ -105,8 +104,7 @@ def check_middleware(app_configs: object, **kwargs: Any) -> Iterator[CheckMessag
 
 def bodies_are_checked(found: Iterable[Placed]) -> bool:
     """Whether one of these policies compares bodies with their digest."""
-    steps = (place.step for place in found)
-    return any(isinstance(step.config, hmac_auth.Config) and step.config.policy.validate_body for step in steps)
+    return any(policy.validate_body for _, policy in signed(found))
 
 
 def readers(chain: list[Item]) -> Iterator[CheckMessage]:

@@ -30,7 +30,7 @@ class Placed(NamedTuple):
 
 def weak(found: Iterable[Placed]) -> Iterator[CheckMessage]:
     """SHA-1 and MD5."""
-    places = [where for where, policy in _signed(found) if policy.algorithms & WEAK_ALGORITHMS]
+    places = [where for where, policy in signed(found) if policy.algorithms & WEAK_ALGORITHMS]
     if places:
         yield Warning(
             f"SHA-1 or MD5 signatures are accepted by hmac-auth at: {shortened(places)}.",
@@ -41,7 +41,7 @@ def weak(found: Iterable[Placed]) -> Iterator[CheckMessage]:
 
 def forgotten(found: Iterable[Placed]) -> Iterator[CheckMessage]:
     """Replay protection over a store that forgets."""
-    places = [where for where, policy in _signed(found) if policy.replay_methods]
+    places = [where for where, policy in signed(found) if policy.replay_methods]
     if places and value("REPLAY_STORE") == "memory":
         yield Warning(
             "HMAC_GATEWAY['REPLAY_STORE'] is memory, which forgets used signatures at a restart; replay protection "
@@ -53,7 +53,7 @@ def forgotten(found: Iterable[Placed]) -> Iterator[CheckMessage]:
 
 def targets(found: Iterable[Placed]) -> Iterator[CheckMessage]:
     """Signatures that hold for another method, path or query as well."""
-    places = [where for where, policy in _signed(found) if REQUEST_TARGET not in policy.required]
+    places = [where for where, policy in signed(found) if REQUEST_TARGET not in policy.required]
     if places:
         yield Warning(
             f"Signatures need not cover method, path and query at: {shortened(places)}. An overheard one can be used "
@@ -65,7 +65,7 @@ def targets(found: Iterable[Placed]) -> Iterator[CheckMessage]:
 
 def bodies(found: Iterable[Placed]) -> Iterator[CheckMessage]:
     """Bodies that whoever is on the way may exchange."""
-    places = [where for where, policy in _signed(found) if not policy.validate_body]
+    places = [where for where, policy in signed(found) if not policy.validate_body]
     if places:
         yield Warning(
             f"Signatures do not cover the body of a POST, PUT or PATCH at: {shortened(places)}.",
@@ -76,7 +76,7 @@ def bodies(found: Iterable[Placed]) -> Iterator[CheckMessage]:
 
 def skews(found: Iterable[Placed]) -> Iterator[CheckMessage]:
     """Signatures that are good for long."""
-    places = [where for where, policy in _signed(found) if policy.clock_skew > MAX_SKEW]
+    places = [where for where, policy in signed(found) if policy.clock_skew > MAX_SKEW]
     if places:
         yield Warning(
             f"Signatures are good for more than {MAX_SKEW} seconds at: {shortened(places)}.",
@@ -98,7 +98,9 @@ def misspelt(where: str, given: Mapping[str, Any]) -> Iterator[CheckMessage]:
             )
 
 
-def _signed(found: Iterable[Placed]) -> Iterator[tuple[str, Any]]:
-    for place in found:
-        if isinstance(place.step.config, hmac_auth.Config):
-            yield place.where, place.step.config.policy
+def signed(found: Iterable[Placed]) -> Iterator[tuple[str, Any]]:
+    """The hmac-auth policies among them, those that multi-auth offers included."""
+    for where, step in found:
+        for method in (step, *getattr(step.config, "members", ())):
+            if isinstance(method.config, hmac_auth.Config):
+                yield where, method.config.policy

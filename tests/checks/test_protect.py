@@ -97,6 +97,12 @@ def test_weak_hashes() -> None:
     assert "PROTECT[2]" in messages["hmac_gateway.W004"].msg and "PROTECT[1]" not in messages["hmac_gateway.W004"].msg
 
 
+def test_policies_inside_multi_auth_count_as_well() -> None:
+    methods = [{"key-auth": {}}, {"hmac-auth": {**GOOD, "allowed_algorithms": ["hmac-sha1"], "signed_headers": []}}]
+    with protecting({"path": "^/", "plugin": "multi-auth", "config": {"auth_plugins": methods}}):
+        assert sorted(found()) == ["hmac_gateway.W004", "hmac_gateway.W012"]
+
+
 def test_signatures_that_hold_for_any_address() -> None:
     with protecting(entry(signed_headers=["date"])):
         assert list(found()) == ["hmac_gateway.W012"]
