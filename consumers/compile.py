@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
-from hmac_gateway import crypto
+from hmac_gateway import crypto, references
 from hmac_gateway.core.credential import Consumer, Credential, Secret, is_reference
 from hmac_gateway.core.errors import ConfigError
 from hmac_gateway.models import ConfigVersion
@@ -47,6 +47,7 @@ class Compiler:
         self._owned: dict[Any, set[Any]] = {}
         self._owner: dict[Any, Any] = {}
         self._fingerprint_key = b""
+        self._told: dict[str, str] = {}
 
     def update(self, rows: Rows, changes: Changes) -> None:
         """Take in changed and deleted keys. Raises ConfigError naming the row; call again with the same keys then."""
@@ -96,8 +97,44 @@ class Compiler:
         if "key-auth" in tables:
             if not self._fingerprint_key:
                 self._fingerprint_key = ConfigVersion.fingerprint_bytes()
-            found["key-auth"] = Keys(tables["key-auth"], self._fingerprint_key)
+            found["key-auth"] = Keys(self._looked_up(tables["key-auth"]), self._fingerprint_key)
         return found
+
+    def _looked_up(self, table: dict[str, Credential]) -> dict[str, Credential]:
+        """A table of key-auth whose references are replaced by fingerprints of the keys they lead to.
+
+        What leads nowhere, or to a key that another consumer has, is left out and told once.
+        """
+        referring = [(name, credential) for name, credential in table.items() if is_reference(name)]
+        if not referring:
+            return table
+        for name, _ in referring:
+            del table[name]
+        led: dict[str, list[Credential]] = {}
+        told: dict[str, str] = {}
+        for _, credential in referring:
+            try:
+                key = references.resolve(credential.identifier)
+            except references.Unresolved as error:
+                told[credential.id] = str(error)
+                continue
+            led.setdefault(crypto.fingerprint(key, "key-auth", self._fingerprint_key), []).append(credential)
+        for fingerprint, credentials in led.items():
+            owners = {credential.consumer.id for credential in credentials}
+            if fingerprint in table:
+                owners.add(table[fingerprint].consumer.id)
+            if len(owners) > 1:
+                # Whose request it is could not be told.
+                why = "another consumer has the same key"
+                told.update({credential.id: why for credential in credentials})
+            else:
+                best = max(credentials, key=lambda credential: bool(credential.public_id))
+                table.setdefault(fingerprint, best)
+        for name, why in told.items():
+            if self._told.get(name) != why:
+                logger.error("credential %s is left out: its reference cannot be used: %s", name, why)
+        self._told = told
+        return table
 
     def _tables(self) -> dict[str, dict[str, Credential]]:
         tables: dict[str, dict[str, Credential]] = {}
@@ -201,7 +238,7 @@ class _Secrets:
     def _open(self) -> tuple[Secret, ...]:
         sealed, previous = self._sealed
         try:
-            current, self._previous = _opened(sealed), _opened(previous)
+            current, self._previous = self._opened(sealed), self._opened(previous)
         except crypto.CannotOpen:
             # Not remembered: the right key may come back. Without a secret nothing verifies.
             logger.error("the secret of credential %s cannot be opened with the configured keys", self._credential)
@@ -209,8 +246,14 @@ class _Secrets:
         self._current = current
         return current
 
-
-def _opened(sealed: str) -> tuple[Secret, ...]:
-    text = crypto.open_sealed(sealed) if sealed else ""
-    # Whoever knows the configuration's text would know the secret.
-    return (Secret(text.encode()),) if text and not is_reference(text) else ()
+    def _opened(self, sealed: str) -> tuple[Secret, ...]:
+        text = crypto.open_sealed(sealed) if sealed else ""
+        if is_reference(text):
+            # The reference itself never verifies: whoever knows the configuration's text would know the secret. Looked
+            # up once: a process's environment stays as it is.
+            try:
+                text = references.resolve(text)
+            except references.Unresolved as error:
+                logger.error("credential %s has no secret: its reference cannot be used: %s", self._credential, error)
+                text = ""
+        return (Secret(text.encode()),) if text else ()

@@ -17,7 +17,8 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import Q
 
-from hmac_gateway import crypto, validators
+from hmac_gateway import crypto, references, validators
+from hmac_gateway.core.credential import is_reference
 from hmac_gateway.defaults import new_key
 from hmac_gateway.entities import Entity, KeyedEntity, Versioned, refuse_taken
 from hmac_gateway.models import ConfigVersion
@@ -237,9 +238,14 @@ class Credential(Entity):
     def set_secret(self, plaintext: str) -> None:
         """Seal `plaintext` as the secret and forget the previous one; saves nothing.
 
-        For key-auth the key is the secret, so the identifier becomes its fingerprint.
+        For key-auth the key is the secret, so the identifier becomes its fingerprint, or the reference to it: which
+        key that is, is known to the processes that look it up. Raises references.Refused.
         """
-        if self.plugin == "key-auth":
+        references.refuse(plaintext)
+        if self.plugin == "key-auth" and is_reference(plaintext):
+            ConfigVersion.sealed()
+            self.identifier = references.canonical(plaintext)
+        elif self.plugin == "key-auth":
             self.identifier = crypto.fingerprint(plaintext, "key-auth", ConfigVersion.fingerprint_bytes())
         else:
             # Makes the canary on the first secret.

@@ -27,6 +27,7 @@ DEFAULTS: dict[str, Any] = {
     "SPOOL_MEMORY": 1024 * 1024,
     "ENCRYPTION_KEYS": [],
     "ADMIN_KEY": None,
+    "ENV_PREFIX": "GATEWAY_SECRET_",
     "REFRESH_SECONDS": 0.25,
     "ACCESS_LOG": True,
     "WORKERS": 1,
@@ -110,6 +111,11 @@ class Conf:
     def admin_key(self) -> str | None:
         """The X-API-KEY of the admin APIs with the admin role; None: only keys in the database count."""
         return self._get("ADMIN_KEY")  # type: ignore[no-any-return]
+
+    @property
+    def env_prefix(self) -> str:
+        """How the names of variables begin that a stored secret may refer to by `$env://NAME`."""
+        return str(self._get("ENV_PREFIX"))
 
     @property
     def refresh_seconds(self) -> float:

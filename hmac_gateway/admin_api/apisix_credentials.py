@@ -1,7 +1,8 @@
 """Auth plugins' configurations on consumers and credentials ↔ Credential rows, with their secrets masked.
 
 Used by `apisix_resources`. A secret goes from the document into `sealed_secret` and nowhere else; an answer shows
-MASK in its place, and MASK written back means "unchanged". Refusals never quote a value.
+MASK in its place, and MASK written back means "unchanged". A reference is shown as it is: the secret stands elsewhere.
+Refusals never quote a value.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, Final
 
 from django.apps import apps
 
-from .. import crypto
+from .. import crypto, references
 from ..core.credential import is_reference
 from ..plugins import PLUGINS
 from .apisix_plugins import available, check, is_auth, schema_error, show_plugins, write_plugins
@@ -33,10 +34,10 @@ def check_auth(name: str, config: Any) -> None:
         raise refuse(f'{_PREFIX}invalid plugin conf "{MASK}" for plugin [{name}]')
     if text := schema_error(name, config, plugin.credential_schema):
         raise refuse(_PREFIX + text)
-    if is_reference(config[plugin.secret_field]):
+    if why := references.problem(config[plugin.secret_field]):
         raise refuse(
             f"{_PREFIX}failed to check the configuration of plugin {name} err: property "
-            f'"{plugin.secret_field}" validation failed: references ($env://, $secret://) are not supported'
+            f'"{plugin.secret_field}" validation failed: {why}'
         )
 
 
@@ -87,9 +88,17 @@ def show_credential(row: Any) -> Doc:
     if plugin is not None:
         value[plugin.identifier_field] = row.identifier
         if row.sealed_secret or plugin.identifier_field == plugin.secret_field:
-            value[plugin.secret_field] = MASK
+            value[plugin.secret_field] = _shown(row, plugin)
     settings = row.settings if isinstance(row.settings, dict) else {}
     return {**value, **{key: item for key, item in settings.items() if key not in value}}
+
+
+def _shown(row: Any, plugin: Any) -> str:
+    if plugin.identifier_field == plugin.secret_field and not is_reference(row.identifier):
+        # A fingerprint: what it is of need not be opened.
+        return MASK
+    text = _open(row.sealed_secret) or ""
+    return text if is_reference(text) else MASK
 
 
 def refuse_duplicate(row: Any, writer: Writer) -> None:

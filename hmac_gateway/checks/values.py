@@ -49,6 +49,7 @@ TYPES: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
     "SPOOL_MEMORY": (_count, "a whole number of at least 1"),
     "ENCRYPTION_KEYS": (_list_of_texts, "a list of texts"),
     "ADMIN_KEY": (_of(str), "None, or a text"),
+    "ENV_PREFIX": (lambda value: isinstance(value, str) and bool(value), "a text that is not empty"),
     "REFRESH_SECONDS": (lambda value: _number(value) and 0 < value < float("inf"), "a number above 0"),
     "ACCESS_LOG": (_of(bool), "True or False"),
     "WORKERS": (_count, "a whole number of at least 1"),

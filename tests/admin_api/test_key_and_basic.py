@@ -96,7 +96,8 @@ CHECK = "invalid plugins configuration: failed to check the configuration of plu
         (key(""), 'key-auth err: property "key" validation failed: string too short, expected at least 1, got 0'),
         (
             key("$env://NAME"),
-            'key-auth err: property "key" validation failed: references ($env://, $secret://) are not supported',
+            'key-auth err: property "key" validation failed: a variable that may not be asked for; allowed is '
+            "$env://NAME or $env://NAME/field, where NAME begins with GATEWAY_SECRET_",
         ),
         (
             key(MASK),
@@ -111,7 +112,8 @@ CHECK = "invalid plugins configuration: failed to check the configuration of plu
         ),
         (
             basic("$ENV://NAME"),
-            'basic-auth err: property "password" validation failed: references ($env://, $secret://) are not supported',
+            'basic-auth err: property "password" validation failed: a variable that may not be asked for; allowed is '
+            "$env://NAME or $env://NAME/field, where NAME begins with GATEWAY_SECRET_",
         ),
     ],
 )

@@ -40,6 +40,8 @@ def test_every_key_has_a_rule_that_its_default_obeys() -> None:
         ("SPOOL_MEMORY", 0, "at least 1"),
         ("ENCRYPTION_KEYS", "hunter2", "a list of texts"),
         ("ADMIN_KEY", b"hunter2", "None, or a text"),
+        ("ENV_PREFIX", "", "not empty"),
+        ("ENV_PREFIX", ["hunter2"], "not empty"),
         ("REFRESH_SECONDS", 0, "above 0"),
         ("REFRESH_SECONDS", float("nan"), "above 0"),
         ("ACCESS_LOG", 1, "True or False"),
