@@ -7,12 +7,15 @@ its lines must appear in the output, in this order; `…` stands for anything. C
     <!-- with demo -->         the page expects a running script/demo
     <!-- until "ready" -->     the next block goes on running; the page goes on when it has printed that
     <!-- exit 1 -->            the next block ends with this code
+    <!-- elsewhere -->         the page begins in an empty folder outside the checkout, and makes an environment
+    <!-- in examples/x -->     the same, in a copy of that example
 
 Ports are replaced by free ones, and commands that listen are told them.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -33,17 +36,21 @@ import pytest
 
 from hmac_gateway.conf import DEFAULTS
 from hmac_gateway.core.errors import Rejected
+from hmac_gateway.core.identity import Identity
 from hmac_gateway.core.reasons import Reason
 from hmac_gateway.core.words import TABLE, row
+from hmac_gateway.decorators import hmac_required
+from hmac_gateway.drf import HasConsumer
 from hmac_gateway.logs import AccessLog
 from hmac_gateway.management.commands.hmac_serve import Command as Serve
 from hmac_gateway.plugins import PLUGINS, hmac_auth
 from hmac_gateway.plugins.base import AuthPlugin
+from hmac_gateway.site_settings import CREDENTIAL_KEYS, PROTECT_KEYS
 
 from .support.served import free_port
 
 ROOT = Path(__file__).parent.parent
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("examples/*/*.md"))]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 
 FENCE = re.compile(r"^(?:<!-- (?P<say>[^\n]*) -->\n)?^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.M | re.S)
@@ -53,7 +60,7 @@ RUNNERS = {
     "js": ["node", "-"],
     "java": ["java", "Block.java"],
 }
-PORTS = ("9080", "9180", "9181", "9280", "9443")
+PORTS = ("8000", "9080", "9180", "9181", "9280", "9443")
 LISTENING = [
     (
         r"(script/demo|manage\.py hmac_demo)",
@@ -94,6 +101,8 @@ def blocks(text: str) -> list[Block]:
 
 class Terminal:
     """A copy of the checkout in which the blocks of one page are run."""
+
+    runners = RUNNERS
 
     def __init__(self, folder: Path) -> None:
         self.checkout = folder / "checkout"
@@ -181,7 +190,7 @@ class Terminal:
             command = ["bash", "-c", self._shell(code, keep=True)]
             code = ""
         else:
-            command = RUNNERS[language]
+            command = self.runners[language]
             if language == "java":
                 (self.checkout / "Block.java").write_text(code)
         result = subprocess.run(
@@ -213,10 +222,45 @@ class Terminal:
             assert any(re.fullmatch(pattern, found.strip()) for found in lines), f"{line}\n--- not in:\n{output}"
 
 
+class Elsewhere(Terminal):
+    """A folder outside the checkout. The environment that a page makes there holds the wheel already."""
+
+    def __init__(self, folder: Path, installed: Path, example: str) -> None:
+        self.checkout = folder / "site"
+        self._state, self._log = folder / "state", folder / "log"
+        self._ports = {port: str(free_port()) for port in PORTS}
+        self._running = None
+        self.runners = RUNNERS | {"python": [str(installed), "-"]}
+        if example:
+            shutil.copytree(ROOT / example, self.checkout, ignore=shutil.ignore_patterns(*IGNORED, "encryption.key"))
+        else:
+            self.checkout.mkdir()
+        tools = folder / "tools"
+        tools.mkdir()
+        environment = installed.parent.parent
+        (tools / "python3").write_text(
+            f'#!/bin/sh\n[ "$*" = "-m venv .venv" ] && exec ln -s "{environment}" .venv\nexit 9\n'
+        )
+        (environment / "bin" / "pip").write_text('#!/bin/sh\n[ "$1" = install ]\n')
+        for tool in (tools / "python3", environment / "bin" / "pip"):
+            tool.chmod(0o755)
+        taken = ("HMAC_GATEWAY_", "DJANGO_", "PYTEST", "PYTHON", "SECRET_KEY", "DATABASE_URL", "COLUMNS", "WEB_CONC")
+        self._environment = {key: value for key, value in os.environ.items() if not key.startswith(taken)}
+        self._environment |= {"PATH": f"{tools}:{os.environ['PATH']}", "PYTHONWARNINGS": "error"}
+
+
+def opened(text: str, folder: Path, request: pytest.FixtureRequest) -> Terminal:
+    """Where the blocks of a page are run."""
+    place = re.search(r"<!-- (?:elsewhere|in (examples/\w+)) -->", text)
+    if place is None:
+        return Terminal(folder)
+    return Elsewhere(folder, request.getfixturevalue("installed"), place[1] or "")
+
+
 @pytest.mark.parametrize("name", [name for name in NAMES if blocks(read(name))])
-def test_blocks_run_as_printed(name: str, tmp_path: Path) -> None:
+def test_blocks_run_as_printed(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     text = read(name)
-    with Terminal(tmp_path) as terminal:
+    with opened(text, tmp_path, request) as terminal:
         if "<!-- with demo -->" in text:
             terminal.run(Block("sh", "script/demo", 'until "ready"', "", 0))
         for block in blocks(text):
@@ -355,6 +399,18 @@ def test_every_answer_of_a_plugin_is_documented(plugin: str, reason: Reason | No
     status, text, key = TABLE["apisix", plugin, reason]
     shown = f'| {status} | `{{"{key}":"{text}"}}` |'.replace("{size}", "N").replace("{limit}", "M")
     assert shown in read(f"docs/{plugin}.md"), shown
+
+
+def test_embedding_pages_know_every_key_and_field() -> None:
+    django, drf = table("docs/embed-django.md"), table("docs/embed-drf.md")
+    for key in (*PROTECT_KEYS, *CREDENTIAL_KEYS, *Identity._fields):
+        assert key in django, key
+    for key in inspect.signature(hmac_required).parameters:
+        assert key == "view" or key in django, key
+    for key in PROTECT_KEYS[1:]:
+        assert key in drf, key
+    narrowed = {name for name, made in vars(HasConsumer).items() if isinstance(made, classmethod)}
+    assert narrowed == {key.partition(".")[2].partition("(")[0] for key in drf if key.startswith("HasConsumer.")}
 
 
 def test_access_line_is_documented_as_it_is() -> None:
