@@ -17,6 +17,7 @@ DEFAULTS: dict[str, Any] = {
     "TRUSTED_PROXIES": [],
     "REPLAY_STORE": "memory",
     "REPLAY_MEMORY_ENTRIES": 100_000,
+    "COUNTER_STORE": None,
     "PLUGINS_AVAILABLE": None,
     "PROTECT": [],
     "CREDENTIALS": {},
@@ -61,6 +62,12 @@ class Conf:
     def replay_memory_entries(self) -> int:
         """How many signatures the memory store holds before it refuses (a full store never forgets)."""
         return int(self._get("REPLAY_MEMORY_ENTRIES"))
+
+    @property
+    def counter_store(self) -> str:
+        """The `redis://` address where `policy: redis` counts: the setting, else the replay store's; "" for none."""
+        name = str(self._get("COUNTER_STORE") or self.replay_store)
+        return name if name not in ("memory", "database") else ""
 
     @property
     def plugins_available(self) -> list[str] | None:

@@ -193,6 +193,7 @@ def _mark(request: Request, step: Step, *, stored: bool) -> None:
     headers["Vary"] = vary
     if stored:
         headers["Cache-Control"] = NO_STORE
+    headers.update(access_of(request._request).headers)
 
 
 def _exception(request: HttpRequest, rejected: Rejected) -> APIException:

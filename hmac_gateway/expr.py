@@ -3,7 +3,8 @@
     [["arg_version", "==", "2"], ["http_x_tenant", "!", "in", ["a", "b"]]]
     ["OR", ["remote_addr", "ipmatch", ["10.0.0.0/8"]], ["cookie_beta", "~~", "^[0-9]+$"]]
 
-Used by `proxy.compile` and the models' `clean()`. Imports `core` only, and google-re2 where a regex is used.
+Used by `proxy.compile` and the models' `clean()`; `variable` by the balancer's hashing. Imports `core`
+only, and google-re2 where a regex is used.
 """
 
 from __future__ import annotations
@@ -145,7 +146,12 @@ _SINGLE: Final[dict[str, Callable[[Message], Value]]] = {
     "query_string": lambda message: message.query or None,
     "args": lambda message: message.query or None,
 }
-_NAMES: Final = "arg_…, http_…, cookie_…, " + ", ".join(_SINGLE)
+NAMES: Final = "arg_…, http_…, cookie_…, " + ", ".join(_SINGLE)
+
+
+def value_of(name: str) -> Callable[[Message], Value]:
+    """What reads a variable of a request; raises ConfigError("vars", …) for a name that there is not."""
+    return _first_of(name, name)
 
 
 def _all_of(name: str, rule: Any) -> Callable[[Message], Sequence[Value]]:
@@ -163,10 +169,15 @@ def _all_of(name: str, rule: Any) -> Callable[[Message], Sequence[Value]]:
         header = rest.lower().replace("_", "-")
         return lambda message: message.get_all(header)
     if name.startswith("uri_param_"):
-        raise ConfigError("vars", rule, f"{_NAMES}; paths have no named parameters")
+        raise ConfigError("vars", rule, f"{NAMES}; paths have no named parameters")
     if name.startswith(("post_arg_", "graphql_")):
-        raise ConfigError("vars", rule, f"{_NAMES}; a route is chosen before the body is read")
-    raise ConfigError("vars", rule, _NAMES)
+        raise ConfigError("vars", rule, f"{NAMES}; a route is chosen before the body is read")
+    raise ConfigError("vars", rule, NAMES)
+
+
+def variable(name: str) -> Callable[[Message], Value]:
+    """What a request has under a name, `arg_version` or `remote_addr` say. ConfigError("vars", …) for unknown names."""
+    return _first_of(name, name)
 
 
 def _first_of(name: str, rule: Any) -> Callable[[Message], Value]:

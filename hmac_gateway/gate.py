@@ -19,6 +19,7 @@ from .core.identity import NOBODY, BodyDigest, BodyRule, Carrier, Identity, Repl
 from .core.message import SINGLETONS, Message
 from .core.reasons import NEVER_ANONYMOUS, Reason
 from .core.trace import Trace
+from .core.words import row
 from .expr import compile_expr
 from .plugins import PLUGINS, RULES, get, multi_auth, validate_config
 from .plugins.base import AuthPlugin, Common, Facts, Quota, RulePlugin, Spent
@@ -130,7 +131,8 @@ def counted(rule: Rule, quota: Quota, spent: Spent | None) -> tuple[list[tuple[s
 
 
 def _dressed(what: Step | Rule, rejected: Rejected) -> Rejected:
-    if what.response is not None:
+    # APISIX puts it in place of errors only; a configured `rejected_code` may be none.
+    if what.response is not None and row(rejected).status >= 400:
         rejected.response = what.response
     return rejected
 
@@ -187,7 +189,7 @@ class Admission:
     the whole body, feeds every one of `digests()`, and stops with `too_large` once it is over `limit`.
     """
 
-    __slots__ = ("_directory", "_now", "bodies", "headers", "hidden", "identity", "replays")
+    __slots__ = ("_directory", "_now", "bodies", "hidden", "identity", "replays")
 
     def __init__(
         self,
@@ -202,8 +204,6 @@ class Admission:
         self.hidden = hidden
         self.bodies = bodies
         self.replays = replays
-        #: What rules put on the answer.
-        self.headers: tuple[tuple[str, str], ...] = ()
         self._directory = directory
         self._now = now
 

@@ -127,6 +127,7 @@ HMAC_GATEWAY = {
     "DIALECT": env("HMAC_GATEWAY_DIALECT", default="apisix"),
     "TRUSTED_PROXIES": env.list("HMAC_GATEWAY_TRUSTED_PROXIES", default=[]),
     "REPLAY_STORE": env("HMAC_GATEWAY_REPLAY_STORE", default="memory"),
+    "COUNTER_STORE": env("HMAC_GATEWAY_COUNTER_STORE", default="") or None,
     "ENCRYPTION_KEYS": env.list("HMAC_GATEWAY_ENCRYPTION_KEYS", default=[]),
     "ADMIN_KEY": env("HMAC_GATEWAY_ADMIN_KEY", default="") or None,
     "ENV_PREFIX": env("HMAC_GATEWAY_ENV_PREFIX", default="GATEWAY_SECRET_"),

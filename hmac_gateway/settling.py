@@ -20,7 +20,15 @@ from .stores import ReplayStore, StoreUnavailable
 
 #: Whether a replay mark was new, or what a window has seen; an error where the store cannot say.
 Found = bool | Spent | StoreUnavailable
-Needs = Generator[Replay | Quota, Found, Rejected | None]
+_Steps = Generator[Replay | Quota, Found, Rejected | None]
+
+
+@dataclass(slots=True)
+class Needs:
+    """What is left for one request. `headers` are those that rules put on its answer, whichever it will be."""
+
+    steps: _Steps
+    headers: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +47,21 @@ def steps_left(
     rules: RuleSet = NO_RULES,
     route_id: str = "",
     service_id: str = "",
+    judged: set[str] | None = None,
 ) -> Needs | None:
     """What is left for this request, or None when nothing is: no generator is made for the usual case.
 
-    Response headers that rules demand are added to `admission.headers`.
+    `judged` names the rules that have judged this request already, by way of another adapter, and for whom: they are
+    not asked, nor is it counted, again. Those of this time are added.
     """
     if not admission.replays and not rules.all and not directory.overrides:
         return None
-    return _needs(admission, message, directory, now, rules, route_id, service_id)
+    headers: dict[str, str] = {}
+    done = set() if judged is None else judged
+    return Needs(_steps(admission, message, directory, now, rules, route_id, service_id, done, headers), headers)
 
 
-def _needs(
+def _steps(
     admission: Admission,
     message: Message,
     directory: Snapshot,
@@ -57,7 +69,9 @@ def _needs(
     rules: RuleSet,
     route_id: str,
     service_id: str,
-) -> Needs:
+    judged: set[str],
+    headers: dict[str, str],
+) -> _Steps:
     # Marks first, and only now, when signature and body are right: nobody can burn another's.
     for step, replay in admission.replays:
         found = yield replay
@@ -67,11 +81,16 @@ def _needs(
             return admission.replayed(step)
     identity = admission.identity
     for rule in effective(rules, directory, identity):
+        mark = f"{rule.scope} {identity.consumer.id if identity.consumer is not None else ''}"
+        if mark in judged:
+            continue
+        judged.add(mark)
         outcome = judge(rule, message, identity, route_id, service_id, now)
         if isinstance(outcome, Quota):
             found = yield outcome
-            headers, outcome = counted(rule, outcome, found if isinstance(found, Spent) else None)
-            admission.headers += tuple(headers)
+            said, outcome = counted(rule, outcome, found if isinstance(found, Spent) else None)
+            # Of several that say the same, the last speaks, as in APISIX.
+            headers.update(said)
         if outcome is not None:
             return outcome
     return None
@@ -80,9 +99,9 @@ def _needs(
 def settle(needs: Needs, stores: Stores) -> Rejected | None:
     """Answer every need; the refusal, or None when the request may go on."""
     try:
-        need = next(needs)
+        need = next(needs.steps)
         while True:
-            need = needs.send(_found(need, stores))
+            need = needs.steps.send(_found(need, stores))
     except StopIteration as end:
         refused: Rejected | None = end.value
         return refused
@@ -91,9 +110,9 @@ def settle(needs: Needs, stores: Stores) -> Rejected | None:
 async def asettle(needs: Needs, stores: Stores) -> Rejected | None:
     """`settle` from an event loop, without blocking it."""
     try:
-        need = next(needs)
+        need = next(needs.steps)
         while True:
-            need = needs.send(await _afound(need, stores))
+            need = needs.steps.send(await _afound(need, stores))
     except StopIteration as end:
         refused: Rejected | None = end.value
         return refused

@@ -23,7 +23,7 @@ from .core.errors import ConfigError, Rejected
 from .core.message import Message, host_of
 from .core.paths import ambiguity, decoded, stable
 from .core.reasons import Reason
-from .counters import MemoryCounter
+from .counters import counter_store
 from .gate import NO_RULES, Pipeline, RuleSet, Step, compile_step, pipeline
 from .runtime import Runtime
 from .settling import Stores
@@ -70,7 +70,7 @@ class _State:
 
     @cached_property
     def stores(self) -> Stores:
-        return Stores(replay_store(), MemoryCounter())
+        return Stores(replay_store(), counter_store())
 
     @cached_property
     def trusted(self) -> Callable[[str], bool]:

@@ -28,7 +28,7 @@ logger = logging.getLogger("hmac_gateway.replay")
 
 
 class StoreUnavailable(Exception):
-    """The store cannot say whether a mark was there."""
+    """The store cannot say whether a mark was there, or how many requests there were."""
 
 
 #: Seconds between two lines about a store that fails: every request may meet it.
@@ -36,13 +36,13 @@ _COMPLAIN_SECONDS: Final = 5.0
 _complained = float("-inf")
 
 
-def _unavailable(name: str, error: Exception) -> StoreUnavailable:
+def unavailable(name: str, error: Exception) -> StoreUnavailable:
     """What to raise for an error of the store's own; now and then it is logged as well."""
     global _complained
     if time.monotonic() - _complained >= _COMPLAIN_SECONDS:
         _complained = time.monotonic()
-        logger.error("the %s replay store failed: %s: %s", name, type(error).__name__, error)
-    return StoreUnavailable(f"the {name} replay store failed: {type(error).__name__}")
+        logger.error("the %s failed: %s: %s", name, type(error).__name__, error)
+    return StoreUnavailable(f"the {name} failed: {type(error).__name__}")
 
 
 class ReplayStore(Protocol):
@@ -98,8 +98,11 @@ REDIS_PREFIX = "hmacgw:replay:"
 REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 
 
-class RedisStore:
-    """Marks shared by all processes: SET NX EX, atomic on the server."""
+class RedisClients:
+    """Clients of one Redis: a blocking one, and one for each event loop. Raises ImportError or ValueError.
+
+    `errors` are what they raise where Redis does not answer as it should, `unknown_script` one of them.
+    """
 
     def __init__(self, url: str) -> None:
         # Optional extra: only who configures Redis needs the package.
@@ -109,7 +112,8 @@ class RedisStore:
         from redis.backoff import NoBackoff
         from redis.retry import Retry
 
-        self._errors: tuple[type[Exception], ...] = (redis.RedisError, OSError, TimeoutError)
+        self.errors: tuple[type[Exception], ...] = (redis.RedisError, OSError, TimeoutError)
+        self.unknown_script: type[Exception] = redis.exceptions.NoScriptError
         options: dict[str, Any] = {
             "socket_connect_timeout": REDIS_TIMEOUT,
             "socket_timeout": REDIS_TIMEOUT,
@@ -118,9 +122,9 @@ class RedisStore:
             "timeout": REDIS_TIMEOUT,
         }
         # Once more, at once, since Redis may have closed an idle connection. If the first try arrived after all, the
-        # second finds its mark and the request is refused: the safe side.
+        # second finds its mark and the request is refused, or is counted twice: the safe side.
         pool = redis.BlockingConnectionPool.from_url(url, retry=Retry(NoBackoff(), 1), **options)
-        self._sync = redis.Redis.from_pool(pool)
+        self.blocking: Any = redis.Redis.from_pool(pool)
         again = redis.asyncio.retry.Retry(NoBackoff(), 1)
         self._make_async: Callable[[], Any] = lambda: redis.asyncio.Redis.from_pool(
             redis.asyncio.BlockingConnectionPool.from_url(url, retry=again, **options)
@@ -128,21 +132,32 @@ class RedisStore:
         # Connections belong to the loop that made them.
         self._async: dict[asyncio.AbstractEventLoop, Any] = {}
 
-    def add(self, key: str, ttl: int) -> bool:
-        try:
-            return self._sync.set(REDIS_PREFIX + key, b"1", nx=True, ex=ttl) is not None
-        except self._errors as error:
-            raise _unavailable("Redis", error) from error
-
-    async def aadd(self, key: str, ttl: int) -> bool:
+    def of_loop(self) -> Any:
+        """The client of the running event loop."""
         loop = asyncio.get_running_loop()
         client = self._async.get(loop)
         if client is None:
             client = self._async[loop] = self._make_async()
+        return client
+
+
+class RedisStore:
+    """Marks shared by all processes: SET NX EX, atomic on the server."""
+
+    def __init__(self, url: str) -> None:
+        self._clients = RedisClients(url)
+
+    def add(self, key: str, ttl: int) -> bool:
         try:
-            return await client.set(REDIS_PREFIX + key, b"1", nx=True, ex=ttl) is not None
-        except self._errors as error:
-            raise _unavailable("Redis", error) from error
+            return self._clients.blocking.set(REDIS_PREFIX + key, b"1", nx=True, ex=ttl) is not None
+        except self._clients.errors as error:
+            raise unavailable("Redis replay store", error) from error
+
+    async def aadd(self, key: str, ttl: int) -> bool:
+        try:
+            return await self._clients.of_loop().set(REDIS_PREFIX + key, b"1", nx=True, ex=ttl) is not None
+        except self._clients.errors as error:
+            raise unavailable("Redis replay store", error) from error
 
 
 class DatabaseStore:
@@ -174,7 +189,7 @@ class DatabaseStore:
                 return bool(marks.filter(key=key, expires_at__lt=int(now)).update(expires_at=until))
         except Error as error:
             connections[using].close_if_unusable_or_obsolete()
-            raise _unavailable("database", error) from error
+            raise unavailable("database replay store", error) from error
 
     async def aadd(self, key: str, ttl: int) -> bool:
         if self._threads is None:

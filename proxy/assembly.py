@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from hmac_gateway.adapters.auth_request import originals, speakers
 from hmac_gateway.conf import conf
+from hmac_gateway.counters import counter_store
 from hmac_gateway.logs import AccessLog
 from hmac_gateway.runtime import Refresher, Runtime
 from hmac_gateway.stores import ReplayStore, replay_store
@@ -49,6 +50,7 @@ def build(*, now: Callable[[], float] = time.time, store: ReplayStore | None = N
     return Gateway(
         lambda: runtime.snapshot,
         replay_store() if store is None else store,
+        counter_store(),
         now=now,
         dialect=conf.dialect,
         trusted=trusted,

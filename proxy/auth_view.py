@@ -39,9 +39,11 @@ def auth_request_view(request: HttpRequest) -> HttpResponse:
     snapshot = site.runtime().current()
     judged = endpoint.judge(message_of(request), snapshot, time.time())
     rejected = judged.refused
+    told: dict[str, str] = {}
     if judged.admission is not None:
         needs = judged.left(snapshot, time.time())
         rejected = None if needs is None else settle(needs, site.state().stores)
+        told = {} if needs is None else needs.headers
     # What logs and the debugger see is the original request.
     seen = Access(judged.message, request_id_of(request))
     seen.route_id = "" if judged.route is None else judged.route.id
@@ -54,7 +56,7 @@ def auth_request_view(request: HttpRequest) -> HttpResponse:
     seen.status = status
     response = HttpResponse(body, status=status)
     del response["Content-Type"]
-    for name, value in (*headers, ("content-length", str(len(body)))):
+    for name, value in (*headers, *told.items(), ("content-length", str(len(body)))):
         response[name.title()] = value
     site.observe(seen, rejected)
     return response

@@ -441,8 +441,8 @@ class Gateway:
         if needs is None:
             return None
         refused = await asettle(needs, self._stores)
-        if admission.headers:
-            exchange.headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in admission.headers]
+        if needs.headers:
+            exchange.headers = [(name.lower().encode(), value.encode()) for name, value in needs.headers.items()]
         return refused
 
     async def _auth(self, exchange: Exchange, send: Send) -> None:
@@ -465,6 +465,7 @@ class Gateway:
         headers = [(name.encode(), value.encode("latin-1")) for name, value in pairs]
         headers.append((b"content-length", b"%d" % len(body)))
         headers.append((b"server", b"hmac-gateway"))
+        headers += exchange.headers
         await send({"type": "http.response.start", "status": status, "headers": headers})
         body = b"" if received.method == "HEAD" else body
         await send({"type": "http.response.body", "body": body, "more_body": False})
@@ -629,7 +630,10 @@ class Gateway:
         assert connection is not None
         headers = returned_headers(response.headers)
         headers.append((b"x-request-id", exchange.request_id.encode()))
-        headers += exchange.headers
+        if exchange.headers:
+            # Clients read one quota, and it is ours that refuses them.
+            ours = {name for name, _ in exchange.headers}
+            headers = [pair for pair in headers if pair[0] not in ours] + exchange.headers
         exchange.status = response.status
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         if response.complete:

@@ -148,7 +148,7 @@ def _forwarded(
         protect_response(request, answer, route.pipeline)
         if said is not None:
             answer["Cache-Control"] = said
-    for name, value in access_of(request).headers:
+    for name, value in access_of(request).headers.items():
         answer[name] = value
     return answer
 

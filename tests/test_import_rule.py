@@ -55,7 +55,7 @@ RULES = [
     ("snapshot", ("hmac_gateway/snapshot.py",), ("core", "gate", "routing"), ()),
     ("client", ("hmac_gateway/client",), ("core", "schemes", "client"), ("requests", "httpx")),
     ("auth_request", ("hmac_gateway/adapters/auth_request.py",), ("core", "trust"), ()),
-    ("plugins", ("hmac_gateway/plugins",), ("core", "schemes", "schema", "plugins"), ("cryptography", "jwt")),
+    ("plugins", ("hmac_gateway/plugins",), ("core", "schemes", "schema", "expr", "plugins"), ("cryptography", "jwt")),
 ]
 
 

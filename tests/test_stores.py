@@ -215,14 +215,14 @@ def test_redis_tells_a_mark_once(redis_url: str) -> None:
     assert store.add("a", 60)
     assert not store.add("a", 60)
     assert not RedisStore(redis_url).add("a", 60)
-    assert 0 < store._sync.ttl(REDIS_PREFIX + "a") <= 60
-    store._sync.close()
+    assert 0 < store._clients.blocking.ttl(REDIS_PREFIX + "a") <= 60
+    store._clients.blocking.close()
 
 
 def test_redis_with_many_threads(redis_url: str) -> None:
     store = RedisStore(redis_url)
     assert trues(store, "contested") == 1
-    store._sync.close()
+    store._clients.blocking.close()
 
 
 def test_redis_from_event_loops(redis_url: str) -> None:
@@ -240,11 +240,11 @@ def test_redis_from_event_loops(redis_url: str) -> None:
 def test_redis_whose_connection_was_cut_is_reached_again(redis_url: str) -> None:
     store = RedisStore(redis_url)
     assert store.add("first", 60)
-    own = store._sync.client_id()
-    RedisStore(redis_url)._sync.client_kill_filter(_id=own)
+    own = store._clients.blocking.client_id()
+    RedisStore(redis_url)._clients.blocking.client_kill_filter(_id=own)
     assert store.add("second", 60)
     assert not store.add("first", 60)
-    store._sync.close()
+    store._clients.blocking.close()
 
 
 def test_redis_that_is_away_refuses() -> None:

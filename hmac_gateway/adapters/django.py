@@ -57,11 +57,14 @@ _IN_PATH: Final = "/~!$&'()*+,;=:@-._"
 class Access:
     """What was found out about one request, kept on it as `_hmac_gateway` for all adapters that see it.
 
-    `verified` are the steps that held; `stored` the keys of replay marks that this very request has set; `headers`
-    what rules put on the answer.
+    `verified` are the steps that held; `stored` the keys of replay marks that this very request has set; `judged` the
+    rules that have judged it, and for whom; `headers` what rules put on the answer.
     """
 
-    __slots__ = ("headers", "identity", "message", "reason", "request_id", "route_id", "status", "stored", "verified")
+    __slots__ = (
+        *("headers", "identity", "judged", "message", "reason"),
+        *("request_id", "route_id", "status", "stored", "verified"),
+    )
 
     def __init__(self, message: Message, request_id: str) -> None:
         self.message = message
@@ -71,8 +74,9 @@ class Access:
         self.reason = ""
         self.identity: Identity = NOBODY
         self.verified: Pipeline = ()
-        self.headers: tuple[tuple[str, str], ...] = ()
+        self.headers: dict[str, str] = {}
         self.stored: set[str] = set()
+        self.judged: set[str] = set()
 
     @property
     def path(self) -> str:
@@ -224,7 +228,7 @@ def admit(
         return refused
     needs = _needs(request, admission, directory, rules, route_id, service_id)
     refused = None if needs is None else settle(needs, site.state().stores)
-    return refused or _passed(request, steps, admission)
+    return _settled(request, steps, admission, needs, refused)
 
 
 async def aadmit(
@@ -249,7 +253,7 @@ async def aadmit(
             return refused
     needs = _needs(request, admission, directory, rules, route_id, service_id)
     refused = None if needs is None else await asettle(needs, site.state().stores)
-    return refused or _passed(request, steps, admission)
+    return _settled(request, steps, admission, needs, refused)
 
 
 def _needs(
@@ -261,7 +265,7 @@ def _needs(
         admission.replays = tuple(pair for pair in admission.replays if pair[1].key not in access.stored)
     # Also those of a request that will be refused: nobody asks again.
     access.stored.update(replay.key for _, replay in admission.replays)
-    return steps_left(admission, access.message, directory, time.time(), rules, route_id, service_id)
+    return steps_left(admission, access.message, directory, time.time(), rules, route_id, service_id, access.judged)
 
 
 async def acurrent() -> Snapshot | None:
@@ -282,11 +286,16 @@ def _head(request: HttpRequest, steps: Pipeline, directory: Snapshot) -> Admissi
     return check(message, steps, directory, time.time())
 
 
-def _passed(request: HttpRequest, steps: Pipeline, admission: Admission) -> Admission:
+def _settled(
+    request: HttpRequest, steps: Pipeline, admission: Admission, needs: Needs | None, refused: Rejected | None
+) -> Admission | Rejected:
     access = access_of(request)
+    if needs is not None:
+        access.headers.update(needs.headers)
+    if refused is not None:
+        return refused
     access.identity = admission.identity
     access.verified += steps
-    access.headers += admission.headers
     request.hmac = admission.identity  # type: ignore[attr-defined]
     return admission
 
@@ -360,7 +369,7 @@ def protect_response(request: HttpRequest, response: HttpResponseBase, steps: Pi
         patch_vary_headers(response, names)
     else:
         headers["Vary"] = ", ".join(names)
-    for name, value in access_of(request).headers:
+    for name, value in access_of(request).headers.items():
         headers[name] = value
     return response
 

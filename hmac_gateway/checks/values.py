@@ -11,7 +11,7 @@ from django.core.checks import CheckMessage, Error, Warning
 from ..conf import DEFAULTS
 from ..core.errors import ConfigError
 from ..entities import DIALECTS
-from ..plugins import PLUGINS
+from ..plugins import ALL
 from ..trust import trust
 from .common import did_you_mean, given, value
 
@@ -39,7 +39,8 @@ TYPES: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
     "TRUSTED_PROXIES": (lambda value: True, ""),
     "REPLAY_STORE": (_of(str), "a text"),
     "REPLAY_MEMORY_ENTRIES": (_count, "a whole number of at least 1"),
-    "PLUGINS_AVAILABLE": (_list_of_texts, f"None, or a list of {', '.join(PLUGINS)}"),
+    "COUNTER_STORE": (_of(str), "None, or a text"),
+    "PLUGINS_AVAILABLE": (_list_of_texts, f"None, or a list of {', '.join(ALL)}"),
     "PROTECT": (_of(list, tuple), "a list of regular expressions or dicts"),
     "CREDENTIALS": (_of(Mapping), "a dict: {key id: {secret_key, username}}"),
     "ORIGINAL_HEADERS": (_of(Mapping), "a dict of method, uri and proto"),
@@ -87,8 +88,8 @@ def check_values(app_configs: object, **kwargs: Any) -> Iterator[CheckMessage]:
             yield _wrong(key, found, TYPES[key][1])
     if readable("PLUGINS_AVAILABLE"):
         for name in value("PLUGINS_AVAILABLE") or ():
-            if name not in PLUGINS:
-                yield _unknown("PLUGINS_AVAILABLE", name, PLUGINS)
+            if name not in ALL:
+                yield _unknown("PLUGINS_AVAILABLE", name, ALL)
     if readable("ORIGINAL_HEADERS"):
         known = DEFAULTS["ORIGINAL_HEADERS"]
         for name, header in value("ORIGINAL_HEADERS").items():

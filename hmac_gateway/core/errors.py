@@ -35,8 +35,8 @@ class Rejected(Exception):
 
     `plugin` is the plugin that answered, or "" for the gateway itself; `dialect` whose words it speaks; `facts`
     fill the words' placeholders; `challenge` is the value of WWW-Authenticate, "" for none; `detail` is for logs
-    only; `expose` adds the code to the body. `status` and `response` stand in for the table's status and body where a
-    configuration says so (`rejected_code`, `_meta.error_response`).
+    only; `expose` adds the code to the body. `status`, `text` and `response` stand in for the table's status, its words
+    and the whole body where a configuration says so (`rejected_code`, `rejected_msg`, `_meta.error_response`).
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class Rejected(Exception):
         detail: str = "",
         expose: bool = False,
         status: int = 0,
+        text: str = "",
         response: str | dict[str, Any] | None = None,
     ) -> None:
         super().__init__(reason)
@@ -61,6 +62,7 @@ class Rejected(Exception):
         self.detail = detail
         self.expose = expose
         self.status = status
+        self.text = text
         self.response = response
 
     def __repr__(self) -> str:

@@ -56,6 +56,11 @@ class Reason(StrEnum):
     # Identity.
     ANONYMOUS_UNKNOWN = "anonymous_consumer_unknown"
     DIFFERENT_CONSUMERS = "different_consumers"
+    # Rules.
+    CONSUMER_REQUIRED = "consumer_required"
+    CONSUMER_FORBIDDEN = "consumer_forbidden"
+    RATE_LIMITED = "rate_limited"
+    COUNTER_STORE_UNAVAILABLE = "counter_store_unavailable"
     # Before and behind authentication.
     NOT_CONFIGURED = "not_configured"
     NO_ROUTE = "no_route"

@@ -82,6 +82,13 @@ TABLE: Final[dict[tuple[str, str, Reason | None], Row]] = {
     ("apisix", "public-api", Reason.INCOMPLETE): Row(400, "missing key"),
     ("apisix", "public-api", Reason.MALFORMED): Row(400, "payload is not a JSON object, or too long"),
     ("apisix", "public-api", Reason.UNKNOWN_KEY): Row(404, "no usable credential has this key"),
+    # Rules. Where APISIX shows nginx's page, the words are ours; where it answers 500, so is the status.
+    ("apisix", "consumer-restriction", Reason.CONSUMER_FORBIDDEN): Row(403, "The {type} is forbidden."),
+    ("apisix", "consumer-restriction", Reason.CONSUMER_REQUIRED): Row(
+        401, "The request is rejected, please check the {type} for this request"
+    ),
+    ("apisix", "limit-count", Reason.RATE_LIMITED): Row(503, "too many requests"),
+    ("apisix", "limit-count", Reason.COUNTER_STORE_UNAVAILABLE): Row(503, "failed to limit count", "error_msg"),
     # Kong's words for what the gateway itself answers.
     ("kong", "", None): Row(400, "Bad request"),
     ("kong", "", Reason.NO_ROUTE): Row(404, "no Route matched with those values"),
@@ -97,6 +104,10 @@ TABLE: Final[dict[tuple[str, str, Reason | None], Row]] = {
     ("kong", "", Reason.REPLAY_STORE_UNAVAILABLE): Row(503, "The upstream server is currently unavailable"),
     ("kong", "", Reason.DIFFERENT_CONSUMERS): Row(401, "Unauthorized"),
 }
+
+
+#: A configuration may choose any status; with these no body may follow (RFC 9110 6.4.1).
+_BODILESS: Final = (204, 205, 304)
 
 
 class Answer(NamedTuple):
@@ -122,7 +133,9 @@ def row(rejected: Rejected) -> Row:
 
 
 def answer_text(rejected: Rejected) -> str:
-    """The words of a refusal, filled with its facts."""
+    """The words of a refusal: the configuration's, else the table's, filled with its facts."""
+    if rejected.text:
+        return rejected.text
     text = row(rejected).text
     # str.format is safe here: the template is ours, and facts are only ever inserted.
     return text.format(**rejected.facts) if rejected.facts else text
@@ -145,4 +158,6 @@ def answer(rejected: Rejected, request_id: str = "") -> Answer:
     headers = [("content-type", "application/json")]
     if status == 401 and rejected.challenge:
         headers.append(("www-authenticate", rejected.challenge))
+    if status in _BODILESS:
+        return Answer(status, b"", headers[1:])
     return Answer(status, text_body.encode() + b"\n", headers)

@@ -1,6 +1,7 @@
 """Authentication methods and request rules: one file each, all in one dict.
 
-Called by the gate, the compilers and the models' `clean()`. Imports `core`, `schemes`, `schema`, cryptography and jwt.
+Called by the gate, the compilers and the models' `clean()`. Imports `core`, `schemes`, `schema`, `expr`,
+cryptography and jwt.
 """
 
 from __future__ import annotations
@@ -10,7 +11,16 @@ from typing import Any, Final, cast
 
 from ..core.errors import ConfigError
 from ..schema import check
-from . import basic_auth, hmac_auth, jwt_auth, key_auth, multi_auth, public_api
+from . import (
+    basic_auth,
+    consumer_restriction,
+    hmac_auth,
+    jwt_auth,
+    key_auth,
+    limit_count,
+    multi_auth,
+    public_api,
+)
 from .base import AuthPlugin, RulePlugin
 
 #: Every plugin by the name that configuration uses.
@@ -24,8 +34,13 @@ PLUGINS: Final[dict[str, AuthPlugin]] = {
 
 #: Rules for requests whose caller is known.
 RULES: Final[dict[str, RulePlugin]] = {
+    consumer_restriction.name: cast(RulePlugin, consumer_restriction),
+    limit_count.name: cast(RulePlugin, limit_count),
     public_api.name: cast(RulePlugin, public_api),
 }
+
+#: Everything that configuration may name.
+ALL: Final[Mapping[str, AuthPlugin | RulePlugin]] = {**PLUGINS, **RULES}
 
 #: `_meta` of APISIX, which any plugin's configuration may hold.
 META_SCHEMA: Final = {

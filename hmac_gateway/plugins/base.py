@@ -69,7 +69,8 @@ class Facts(NamedTuple):
 class Quota(NamedTuple):
     """One more request to be counted under `key`, in windows of `window` seconds, in the store named `store`.
 
-    `store` is `local`, or the address of a Redis; the adapter counts and asks the plugin what it means.
+    `store` is `local`, or `redis` for the one that all processes share; the adapter counts and asks the plugin what it
+    means.
     """
 
     key: str
