@@ -19,12 +19,14 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
+from . import apisix_absent as absent
+from . import apisix_configs as configs
 from . import apisix_plugin_info as info
 from . import apisix_store as store
 from .apisix_resources import CREDENTIALS, RESOURCES, Resource
 from .auth import AdminKeyAuthentication, Caller
 from .body import MISSING, read_json
-from .errors import ApiError, from_model, refuse
+from .errors import ApiError, from_model, not_found, refuse
 
 logger = logging.getLogger("hmac_gateway.admin_api")
 
@@ -71,7 +73,7 @@ class ApisixView(APIView):
         resource, key, path = _target(address)
         call = _call(request, address)
         if path:
-            raise ApiError(404, {"message": "Key not found"})
+            raise not_found()
         if key is None:
             return answer(200, store.listing(resource, call, request.query_params))
         return answer(200, store.get(resource, key, call))
@@ -79,7 +81,7 @@ class ApisixView(APIView):
     def put(self, request: Request, **address: str | None) -> HttpResponse:
         resource, key, path = _target(address)
         if path:
-            raise ApiError(404, {"message": "Key not found"})
+            raise not_found()
         created, body = store.put(resource, key, _document(request), _call(request, address))
         return answer(201 if created else 200, body)
 
@@ -101,7 +103,7 @@ class ApisixView(APIView):
     def delete(self, request: Request, **address: str | None) -> HttpResponse:
         resource, key, path = _target(address)
         if path:
-            raise ApiError(404, {"message": "Key not found"})
+            raise not_found()
         force = request.query_params.get("force") == "true"
         return answer(200, store.delete(resource, key, force, _call(request, address)))
 
@@ -120,13 +122,49 @@ class ApisixView(APIView):
         return response
 
 
+class AbsentView(ApisixView):
+    """What APISIX has and we have not, /ssls and the like: nothing to read, and writing it is refused."""
+
+    def get(self, request: Request, **address: str | None) -> HttpResponse:
+        return answer(200, absent.read(address["name"] or "", address.get("key") or ""))
+
+    def put(self, request: Request, **address: str | None) -> HttpResponse:
+        raise absent.refused(address["name"] or "")
+
+    post = put
+
+    def patch(self, request: Request, **address: str | None) -> HttpResponse:
+        raise not_found()
+
+    delete = patch
+
+
+class PluginsView(ApisixView):
+    """GET /plugins?all=true."""
+
+    http_method_names = ["get", "head", "options"]
+
+    def get(self, request: Request, **address: str | None) -> HttpResponse:
+        return answer(200, info.everything(request.query_params.get("subsystem", "http")))
+
+
+class ConfigsView(ApisixView):
+    """POST /configs/validate: 200 and an empty answer when the whole configuration is right."""
+
+    http_method_names = ["post", "options"]
+
+    def post(self, request: Request, **address: str | None) -> HttpResponse:
+        configs.validate(_document(request))
+        return HttpResponse(status=200, content_type="application/json")
+
+
 class PluginListView(ApisixView):
     """GET /plugins/list."""
 
     http_method_names = ["get", "head", "options"]
 
     def get(self, request: Request, **address: str | None) -> HttpResponse:
-        return answer(200, info.names())
+        return answer(200, info.names(request.query_params.get("subsystem", "http")))
 
 
 class SchemaView(ApisixView):

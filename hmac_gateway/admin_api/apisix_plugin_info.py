@@ -9,13 +9,18 @@ from typing import Any
 
 from ..conf import conf
 from ..plugins import PLUGINS
+from .apisix_plugins import is_auth
 from .apisix_resources import CREDENTIALS, RESOURCES
 from .apisix_store import check
 from .errors import ApiError, refuse
 
 
-def names() -> list[str]:
-    """Enabled plugins, those that run first at the front."""
+def names(subsystem: str = "http") -> list[str]:
+    """Enabled plugins, those that run first at the front. Raises ApiError 400 for an unknown subsystem."""
+    if subsystem not in ("http", "stream"):
+        raise refuse(f"unsupported subsystem: {subsystem}")
+    if subsystem == "stream":
+        return []
     allowed = conf.plugins_available
     found = [name for name in PLUGINS if allowed is None or name in allowed]
     return sorted(found, key=lambda name: -PLUGINS[name].priority.get("apisix", 0))
@@ -29,6 +34,22 @@ def plugin_schema(name: str, schema_type: str | None) -> Any:
     found = plugin.credential_schema if schema_type == "consumer" else plugin.config_schema.get("apisix")
     if found is None:
         raise refuse("not found schema")
+    return found
+
+
+def everything(subsystem: str) -> dict[str, Any]:
+    """Enabled plugins with their priorities, kinds and schemas. Raises ApiError 400."""
+    found = {}
+    for name in names(subsystem):
+        plugin: Any = PLUGINS[name]
+        entry = {
+            "version": 0.1,
+            "priority": plugin.priority.get("apisix", 0),
+            "schema": plugin.config_schema.get("apisix", {}),
+        }
+        if is_auth(plugin):
+            entry |= {"type": "auth", "consumer_schema": plugin.credential_schema}
+        found[name] = entry
     return found
 
 

@@ -9,7 +9,7 @@ from .support import Api
 
 def test_plugins_list(api: Api) -> None:
     found = api.get("plugins/list").json()
-    assert set(found) == set(PLUGINS) and api.get("plugins/list/").json() == found
+    assert set(found) >= set(PLUGINS) and api.get("plugins/list/").json() == found
     assert api.put("plugins/list", {}).status_code == 405
     assert Api(None).get("plugins/list").status_code == 401
 
@@ -32,3 +32,20 @@ def test_validate(api: Api) -> None:
     assert api.post("schema/validate/nothing", {}).status_code == 404
     assert api.post("schema/validate/routes", []).status_code == 400
     assert api.get("routes").json()["total"] == 0
+
+
+def test_everything_about_plugins(api: Api) -> None:
+    found = api.get("plugins?all=true").json()
+    assert list(found) == api.get("plugins/list").json() and set(found) >= set(PLUGINS)
+    assert found["key-auth"]["priority"] == 2500 and found["key-auth"]["type"] == "auth"
+    assert "key" in found["key-auth"]["consumer_schema"]["properties"]
+    assert "header" in found["key-auth"]["schema"]["properties"]
+    assert api.get("plugins/").json() == found
+    assert api.get("plugins?subsystem=stream").json() == {} and api.get("plugins/list?subsystem=stream").json() == []
+    wrong = api.get("plugins/list?subsystem=dns")
+    assert wrong.status_code == 400 and wrong.json() == {"error_msg": "unsupported subsystem: dns"}
+
+
+def test_plugins_run_in_the_order_of_the_list(api: Api) -> None:
+    found = [name for name in api.get("plugins/list").json() if name in ("hmac-auth", "basic-auth", "key-auth")]
+    assert found == ["hmac-auth", "basic-auth", "key-auth"]
