@@ -230,7 +230,7 @@ def test_redis_from_event_loops(redis_url: str) -> None:
 
     async def add_all() -> list[bool]:
         told = await asyncio.gather(*(store.aadd("loop", 60) for _ in range(500)))
-        await store._async.pop(asyncio.get_running_loop()).aclose()
+        await store._clients._async.pop(asyncio.get_running_loop()).aclose()
         return told
 
     assert sum(asyncio.run(add_all())) == 1
