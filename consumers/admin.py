@@ -31,6 +31,7 @@ from hmac_gateway.admin_base import (
 from hmac_gateway.crypto import CannotOpen
 from hmac_gateway.defaults import new_secret
 from hmac_gateway.forms import KEEP_CHOICES, RotateForm, SecretForm
+from hmac_gateway.plugins import credential_problem
 
 from .models import Consumer, ConsumerAcl, ConsumerGroup, Credential
 
@@ -154,7 +155,10 @@ class CredentialAdmin(ShowsSecretsOnce, EntityAdmin):
         if request.method == "POST" and form.is_valid():
             secret = form.cleaned_data["secret"] or new_secret()
             seconds = int(form.cleaned_data["keep"])
+            unfit = credential_problem(credential.plugin, credential.settings, secret)
             try:
+                if unfit is not None:
+                    raise ImproperlyConfigured(f"`{unfit.field}`: allowed is {unfit.allowed}.")
                 credential.rotate_secret(secret, timezone.now() + timedelta(seconds=seconds) if seconds else None)
             except (ImproperlyConfigured, CannotOpen) as error:
                 form.add_error("secret", str(error))

@@ -228,12 +228,36 @@ class Credential(Entity):
 
     def _check_settings(self, problems: validators.Problems) -> None:
         # Imported late: the engine's plugins are not needed to load the models.
-        from hmac_gateway.plugins import PLUGINS
+        from hmac_gateway.core.errors import ConfigError
+        from hmac_gateway.plugins import PLUGINS, credential_problem, sealed_field
+        from hmac_gateway.schema import check
 
         plugin = PLUGINS.get(self.plugin)
-        if plugin is not None and isinstance(self.settings, dict) and plugin.secret_field in self.settings:
+        if plugin is None or plugin.credential_schema is None or not isinstance(self.settings, dict):
+            return
+        try:
+            check(self.settings, {**plugin.credential_schema, "required": []})
+        except ConfigError as error:
+            problems.say("settings", f"`settings`: `{error.field}`: allowed is {error.allowed}.")
+            return
+        sealed = sealed_field(self.plugin, self.settings)
+        if sealed in self.settings:
             # Settings are kept and shown in clear.
-            problems.say("settings", f"`settings`: `{plugin.secret_field}` is kept sealed; set it as the secret.")
+            problems.say("settings", f"`settings`: `{sealed}` is kept sealed; set it as the secret.")
+            return
+        try:
+            secret: str | None = self.get_secret()
+        except crypto.CannotOpen:
+            secret = None
+        found = credential_problem(self.plugin, self.settings, secret)
+        if found is not None:
+            field = "secret" if found.field == sealed else "settings"
+            problems.say(field, f"`{found.field}`: allowed is {found.allowed}.")
+
+    def drop_secret(self) -> None:
+        """Forget the secret and the previous one; saves nothing. A key pair of jwt-auth needs no secret."""
+        self.sealed_secret = self.sealed_previous_secret = ""
+        self.previous_secret_until = None
 
     def set_secret(self, plaintext: str) -> None:
         """Seal `plaintext` as the secret and forget the previous one; saves nothing.

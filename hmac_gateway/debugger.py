@@ -7,6 +7,7 @@ decides here and on the request's path; here it is asked to tell. Nothing is sto
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -18,9 +19,9 @@ from .core.paths import ambiguity, decoded
 from .core.reasons import NEVER_ANONYMOUS, Reason
 from .core.trace import Step as TraceStep
 from .core.trace import Trace
-from .gate import Admission, check
+from .gate import Admission, Step, check
 from .models import Rejection
-from .plugins import hmac_auth
+from .plugins import hmac_auth, multi_auth
 from .routing import Route, host_of
 from .schemes.explain import explain
 from .snapshot import Snapshot
@@ -99,7 +100,7 @@ def explain_request(
         return Report(False, str(Reason.NO_ROUTE), hints=_route_hints(snapshot, message))
     outcome = check(message, route.pipeline, snapshot, now)
     report = Report(True, route=route.id, plugin=", ".join(step.plugin.name for step in route.pipeline))
-    for step in route.pipeline:
+    for step in _methods(route, message, snapshot, now):
         lookup = snapshot.lookups[step.plugin.name]
         if step.plugin.name != hmac_auth.name:
             trace = Trace()
@@ -126,9 +127,26 @@ def explain_request(
         report = replace(report, reason=str(outcome.reason), plugin=outcome.plugin or report.plugin)
         if len(route.pipeline) > 1:
             report.hints.append("this route asks for all of: " + ", ".join(step.plugin.name for step in route.pipeline))
+        for step in route.pipeline:
+            if step.plugin.name == multi_auth.name:
+                tried = ", ".join(member.plugin.name for member in step.config.members)
+                report.hints.append(f"multi-auth asks for one of: {tried}")
     elif outcome.identity.anonymous:
         report.hints.append(_ANONYMOUS)
     return replace(report, accepted=not report.reason)
+
+
+def _methods(route: Route, message: Message, snapshot: Snapshot, now: float) -> Iterator[Step | multi_auth.Member]:
+    """What is tried: with multi-auth its methods, down to the one that holds."""
+    for step in route.pipeline:
+        if step.plugin.name != multi_auth.name:
+            yield step
+            continue
+        held, _ = multi_auth.attempt(message, step.config, snapshot.lookups, now)
+        for member in step.config.members:
+            yield member
+            if member is held:
+                break
 
 
 def _route_hints(snapshot: Snapshot, message: Message) -> list[str]:

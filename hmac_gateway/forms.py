@@ -174,20 +174,20 @@ class PluginForm(EntityForm):
         if "name" in self.fields:
             # Imported late: forms are loaded with the admin, plugins with the engine.
             from .conf import conf
-            from .plugins import PLUGINS
+            from .plugins import ALL
 
-            names = {*(PLUGINS if conf.plugins_available is None else conf.plugins_available)}
+            names = {*(ALL if conf.plugins_available is None else conf.plugins_available)}
             if current := getattr(self.instance, "name", ""):
                 names.add(current)
             choices = [("", "---------"), *((name, name) for name in sorted(names))]
             self.fields["name"] = forms.ChoiceField(choices=choices, label="Plugin")
 
     def clean(self) -> dict[str, Any]:
-        from .plugins import PLUGINS
+        from .plugins import ALL
         from .plugins.hmac_auth import PROPOSED
 
         cleaned = super().clean() or self.cleaned_data
-        plugin = PLUGINS.get(cleaned.get("name", ""))
+        plugin = ALL.get(cleaned.get("name", ""))
         if self.instance._state.adding and plugin is not None and cleaned.get("config") == PROPOSED:
             cleaned["config"] = getattr(plugin, "PROPOSED", {})
         return cleaned

@@ -1,6 +1,7 @@
 """Which route a request means, or why it means none; and what a failed exchange is called.
 
-The part of admission that the gateway lane and the embedded lane share. Plain code: no query, no await, no lock.
+And what the gateway answers itself. The part of admission that the gateway lane and the embedded lane share. Plain
+code: no query, no await, no lock.
 Imports `hmac_gateway` and `.exchange`.
 """
 
@@ -13,7 +14,9 @@ from hmac_gateway.core.errors import Rejected
 from hmac_gateway.core.message import Message
 from hmac_gateway.core.paths import ambiguity, decoded
 from hmac_gateway.core.reasons import Reason
+from hmac_gateway.core.words import Answer
 from hmac_gateway.gate import check
+from hmac_gateway.plugins import public_api
 from hmac_gateway.routing import Route, host_of
 from hmac_gateway.snapshot import Snapshot
 
@@ -47,6 +50,16 @@ def unrouted(message: Message, snapshot: Snapshot, dialect: str, now: float) -> 
     """The refusal where no route matched. Global rules run there too (APISIX)."""
     admission = check(message, snapshot.global_pipelines.get(dialect, ()), snapshot, now)
     return admission if isinstance(admission, Rejected) else Rejected(Reason.NO_ROUTE, dialect=dialect)
+
+
+def local_answer(message: Message, route: Route, snapshot: Snapshot | None, now: float) -> Answer | Rejected:
+    """What the gateway itself answers at `now` (Unix seconds) on a route that leads to no upstream."""
+    local = route.target.local
+    if local is None:
+        return Rejected(Reason.NO_UPSTREAM, dialect=route.dialect)
+    if snapshot is None or (local.when is not None and not local.when(message)):
+        return Rejected(Reason.NO_ROUTE, dialect=route.dialect)
+    return public_api.respond(message, local.config, snapshot.lookups, now)
 
 
 def failure_reason(error: TransportError) -> Reason:

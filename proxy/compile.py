@@ -15,6 +15,7 @@ from hmac_gateway.conf import conf
 from hmac_gateway.core.errors import ConfigError
 from hmac_gateway.expr import compile_expr
 from hmac_gateway.gate import NO_RULES, Pipeline, Rule, RuleSet, Step, compile_plugin, pipeline
+from hmac_gateway.plugins import public_api
 from hmac_gateway.routing import Route, Router
 
 from .exchange import Keepalive, Target, Timeouts
@@ -229,6 +230,9 @@ def _route(
     if any(source is not None and source[name] is not None for source in (row, service) for name in _TIMEOUT_FIELDS):
         chain = dict(zip(_TIMEOUT_FIELDS, (timeouts.connect, timeouts.send, timeouts.read), strict=True))
         timeouts = _timeouts(row, service, chain)
+    local = next((rule for rule in rules.all if rule.plugin.name == public_api.name), None)
+    if local is not None:
+        paths = public_api.paths(local.config, paths)
     return Route(
         id=row["id"],
         name=row["name"],
@@ -243,7 +247,7 @@ def _route(
         order=(row["created_at"], row["id"]),
         pipeline=steps,
         rules=rules,
-        target=Forward(upstream, timeouts, prefix),
+        target=Forward(upstream if local is None else None, timeouts, prefix, local),
     )
 
 

@@ -19,7 +19,7 @@ from hmac_gateway.core.errors import Rejected
 from hmac_gateway.core.identity import NOBODY, Identity
 from hmac_gateway.core.message import Message
 from hmac_gateway.core.reasons import Reason
-from hmac_gateway.core.words import answer, row
+from hmac_gateway.core.words import Answer, answer, row
 from hmac_gateway.counters import CounterStore, MemoryCounter
 from hmac_gateway.gate import NO_RULES, Admission, check
 from hmac_gateway.logs import AccessLog
@@ -28,7 +28,7 @@ from hmac_gateway.settling import Stores, asettle, steps_left
 from hmac_gateway.snapshot import Snapshot
 from hmac_gateway.stores import ReplayStore
 
-from .admission import failure_reason, find_route, unrouted, upstream_failure
+from .admission import failure_reason, find_route, local_answer, unrouted, upstream_failure
 from .auth_endpoint import AuthEndpoint, accepted, refused
 from .balancers import Balancer
 from .plan import (
@@ -485,7 +485,11 @@ class Gateway:
         forward: Forward = route.target
         upstream = forward.upstream
         if upstream is None or not upstream.nodes:
-            await self._refuse(exchange, Rejected(Reason.NO_UPSTREAM, dialect=route.dialect), send)
+            own = local_answer(exchange.message, route, self._snapshot(), self._now())
+            if isinstance(own, Rejected):
+                await self._refuse(exchange, own, send)
+            else:
+                await self._give(exchange, own, send)
             return
         message = exchange.message
         framing = await self._framing(exchange, spool)
@@ -669,15 +673,21 @@ class Gateway:
     async def _refuse(self, exchange: Exchange, rejected: Rejected, send: Send) -> None:
         if exchange.left:
             return
-        status, body, pairs = answer(rejected, exchange.request_id)
-        exchange.status, exchange.reason, exchange.sent = status, str(rejected.reason), len(body)
+        given = answer(rejected, exchange.request_id)
+        exchange.status, exchange.reason = given.status, str(rejected.reason)
+        if self._observer is not None and given.status < 500:
+            self._observer.rejected(exchange, rejected)
+        await self._give(exchange, given, send)
+
+    async def _give(self, exchange: Exchange, given: Answer, send: Send) -> None:
+        """Send an answer of our own."""
+        status, body, pairs = given
+        exchange.status, exchange.sent = status, len(body)
         headers = [(name.encode(), value.encode("latin-1")) for name, value in pairs]
         headers.append((b"content-length", b"%d" % len(body)))
         headers.append((b"x-request-id", exchange.request_id.encode()))
         headers.append((b"server", b"hmac-gateway"))
         headers += exchange.headers
-        if self._observer is not None and status < 500:
-            self._observer.rejected(exchange, rejected)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         body = b"" if exchange.message.method == "HEAD" else body
         await send({"type": "http.response.body", "body": body, "more_body": False})

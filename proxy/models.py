@@ -414,10 +414,10 @@ class Plugin(Entity):
     def _check_config(self, problems: validators.Problems) -> None:
         # Imported late: the engine's plugins are not needed to load the models.
         from hmac_gateway.core.errors import ConfigError
-        from hmac_gateway.plugins import PLUGINS, validate_config
+        from hmac_gateway.plugins import ALL, multi_auth, validate_config
 
         available = conf.plugins_available
-        known = sorted(PLUGINS if available is None else set(PLUGINS) & set(available))
+        known = sorted(ALL if available is None else set(ALL) & set(available))
         if self.name not in known:
             problems.add("name", self.name, "one of " + ", ".join(known))
         else:
@@ -425,6 +425,10 @@ class Plugin(Entity):
                 validate_config(self.name, self.config, self.dialect)
             except ConfigError as error:
                 problems.say("config", str(error))
+                return
+            for inner in multi_auth.methods(self.config) if self.name == multi_auth.name else ():
+                if inner not in known:
+                    problems.add("config", inner, "one of " + ", ".join(known))
 
 
 def _check_timeouts(problems: validators.Problems, row: Upstream | UpstreamOwner) -> None:

@@ -12,6 +12,7 @@ from hmac_gateway.core.arguments import without_arguments, without_cookies
 from hmac_gateway.core.identity import Carrier, Identity
 from hmac_gateway.core.message import Message, split_target
 from hmac_gateway.core.paths import decoded
+from hmac_gateway.gate import Rule
 from hmac_gateway.routing import host_of
 
 from .exchange import Keepalive, Target, Timeouts
@@ -87,11 +88,15 @@ class Upstream:
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """Where a route leads. `upstream` is None where none is configured: 503."""
+    """Where a route leads. `upstream` is None where none is configured: 503, or what `local` says.
+
+    `local` is the rule `public-api`, whose route the gateway answers itself; such a route has no upstream here.
+    """
 
     upstream: Upstream | None
     timeouts: Timeouts
     strip_prefix: str = ""
+    local: Rule | None = None
 
 
 @dataclass(frozen=True, slots=True)

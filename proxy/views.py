@@ -18,7 +18,7 @@ from urllib.parse import quote
 from django.contrib.auth.decorators import login_not_required
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, transaction
-from django.http import HttpRequest, UnreadablePostError
+from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.http.response import HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
 from django.views.generic import View
@@ -37,11 +37,12 @@ from hmac_gateway.conf import conf
 from hmac_gateway.core.errors import Rejected
 from hmac_gateway.core.message import Message, split_target
 from hmac_gateway.core.reasons import Reason
+from hmac_gateway.core.words import Answer
 from hmac_gateway.gate import Admission
 from hmac_gateway.routing import Route
 from hmac_gateway.snapshot import Snapshot
 
-from .admission import find_route, unrouted, upstream_failure
+from .admission import find_route, local_answer, unrouted, upstream_failure
 from .answers import Body, UpstreamResponse
 from .exchange import TransportError
 from .forwarding import Plan, forwarder
@@ -83,7 +84,7 @@ class ProxyView(View):
         admission = admit(request, route.pipeline, snapshot, route.rules, route.id, route.service_id)
         if isinstance(admission, Rejected):
             return refusal(request, admission, route.pipeline)
-        answer = _forwarded(request, route, admission, message)
+        answer = _forwarded(request, route, admission, message, snapshot)
         if isinstance(answer, Rejected):
             return refusal(request, answer, route.pipeline)
         finished(request, answer.status_code)
@@ -115,13 +116,14 @@ def _routed(request: HttpRequest, captured: str | None) -> tuple[Route, Message,
 
 
 def _forwarded(
-    request: HttpRequest, route: Route, admission: Admission, message: Message
-) -> UpstreamResponse | Rejected:
-    """Send the request on; the upstream's answer, its body still to come."""
+    request: HttpRequest, route: Route, admission: Admission, message: Message, snapshot: Snapshot
+) -> HttpResponseBase | Rejected:
+    """Send the request on; the upstream's answer, its body still to come. Or the gateway's own answer."""
     forward: Forward = route.target
     upstream = forward.upstream
     if upstream is None or not upstream.nodes:
-        return Rejected(Reason.NO_UPSTREAM, dialect=route.dialect)
+        own = local_answer(message, route, snapshot, time.time())
+        return own if isinstance(own, Rejected) else _given(request, own, route)
     asynchronous = hasattr(request, "scope")
     if not asynchronous and message.content_length is None and message.get("transfer-encoding") is not None:
         return Rejected(Reason.LENGTH_REQUIRED, dialect=conf.dialect)
@@ -151,6 +153,13 @@ def _forwarded(
     for name, value in access_of(request).headers.items():
         answer[name] = value
     return answer
+
+
+def _given(request: HttpRequest, own: Answer, route: Route) -> HttpResponseBase:
+    status, body, headers = own
+    response = HttpResponse(body, status=status, headers=dict(headers))
+    response["X-Request-Id"] = request_id_of(request)
+    return protect_response(request, response, route.pipeline)
 
 
 def _inside(request: HttpRequest, received: Message, captured: str) -> Message | None:

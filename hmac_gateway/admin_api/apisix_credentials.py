@@ -15,7 +15,7 @@ from django.apps import apps
 
 from .. import crypto, references
 from ..core.credential import is_reference
-from ..plugins import PLUGINS
+from ..plugins import PLUGINS, credential_problem, sealed_field
 from .apisix_plugins import available, check, is_auth, schema_error, show_plugins, write_plugins
 from .errors import ApiError, refuse
 from .fields import Doc
@@ -34,11 +34,22 @@ def check_auth(name: str, config: Any) -> None:
         raise refuse(f'{_PREFIX}invalid plugin conf "{MASK}" for plugin [{name}]')
     if text := schema_error(name, config, plugin.credential_schema):
         raise refuse(_PREFIX + text)
-    if why := references.problem(config[plugin.secret_field]):
-        raise refuse(
-            f"{_PREFIX}failed to check the configuration of plugin {name} err: property "
-            f'"{plugin.secret_field}" validation failed: {why}'
-        )
+    sealed = sealed_field(name, config)
+    given = config.get(sealed, "")
+    if why := references.problem(given):
+        raise _refused(name, f'property "{sealed}" validation failed: {why}')
+    _check_together(name, config, None if given == MASK else given)
+
+
+def _refused(name: str, why: str) -> ApiError:
+    return refuse(f"{_PREFIX}failed to check the configuration of plugin {name} err: {why}")
+
+
+def _check_together(name: str, config: Mapping[str, Any], secret: str | None) -> None:
+    """Refuse (ApiError) fields that do not fit each other; `secret` None where it cannot be looked at."""
+    found = credential_problem(name, config, secret)
+    if found is not None:
+        raise _refused(name, found.text)
 
 
 def _known(name: str) -> Any:
@@ -54,22 +65,23 @@ def fill_credential(row: Any, name: str, config: Mapping[str, Any]) -> bool:
     Raises ApiError for a mask that stands for no stored secret.
     """
     plugin = available(name)
-    given = config.get(plugin.secret_field, "")
-    stored = row.sealed_secret if row.plugin == name else ""
-    if given == MASK and not stored:
-        raise refuse(
-            f"{_PREFIX}failed to check the configuration of plugin {name} err: "
-            f'property "{plugin.secret_field}" validation failed: {MASK} stands for a secret that is stored already, '
-            "and there is none"
-        )
-    changed = bool(given != MASK and given != _open(stored))
+    sealed = sealed_field(name, config)
+    given = config.get(sealed, "")
+    same = row.plugin == name and sealed_field(name, row.settings) == sealed
+    stored = row.sealed_secret if same else ""
+    if given == MASK:
+        if not stored:
+            why = f"{MASK} stands for a secret that is stored already, and there is none"
+            raise _refused(name, f'property "{sealed}" validation failed: {why}')
+        _check_together(name, config, _open(stored))
+    changed = bool(given != MASK and given != (_open(stored) if stored else ""))
     row.plugin = name
-    row.settings = {
-        key: value for key, value in config.items() if key not in (plugin.identifier_field, plugin.secret_field)
-    }
+    row.settings = {key: value for key, value in config.items() if key not in (plugin.identifier_field, sealed)}
     if plugin.identifier_field != plugin.secret_field:
         row.identifier = config[plugin.identifier_field]
-    if changed:
+    if not given:
+        row.drop_secret()
+    elif changed:
         row.set_secret(given)
     return changed
 
@@ -84,12 +96,12 @@ def _open(sealed: str) -> str | None:
 def show_credential(row: Any) -> Doc:
     """The configuration that a Credential row stands for, its secret masked."""
     plugin = PLUGINS.get(row.plugin)
+    settings = row.settings if isinstance(row.settings, dict) else {}
     value: Doc = {}
     if plugin is not None:
         value[plugin.identifier_field] = row.identifier
         if row.sealed_secret or plugin.identifier_field == plugin.secret_field:
-            value[plugin.secret_field] = _shown(row, plugin)
-    settings = row.settings if isinstance(row.settings, dict) else {}
+            value[sealed_field(row.plugin, settings)] = _shown(row, plugin)
     return {**value, **{key: item for key, item in settings.items() if key not in value}}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..conf import conf
-from ..plugins import PLUGINS
+from ..plugins import ALL
 from .apisix_plugins import is_auth
 from .apisix_resources import CREDENTIALS, RESOURCES
 from .apisix_store import check
@@ -22,16 +22,19 @@ def names(subsystem: str = "http") -> list[str]:
     if subsystem == "stream":
         return []
     allowed = conf.plugins_available
-    found = [name for name in PLUGINS if allowed is None or name in allowed]
-    return sorted(found, key=lambda name: -PLUGINS[name].priority.get("apisix", 0))
+    found = [name for name in ALL if allowed is None or name in allowed]
+    return sorted(found, key=lambda name: -ALL[name].priority.get("apisix", 0))
 
 
 def plugin_schema(name: str, schema_type: str | None) -> Any:
     """A plugin's JSON Schema; that of its credentials for `schema_type=consumer`. Raises ApiError 404 or 400."""
     if name not in names():
         raise refuse("plugin not found", 404)
-    plugin = PLUGINS[name]
-    found = plugin.credential_schema if schema_type == "consumer" else plugin.config_schema.get("apisix")
+    plugin = ALL[name]
+    if schema_type == "consumer":
+        found = getattr(plugin, "credential_schema", None)
+    else:
+        found = plugin.config_schema.get("apisix")
     if found is None:
         raise refuse("not found schema")
     return found
@@ -41,7 +44,7 @@ def everything(subsystem: str) -> dict[str, Any]:
     """Enabled plugins with their priorities, kinds and schemas. Raises ApiError 400."""
     found = {}
     for name in names(subsystem):
-        plugin: Any = PLUGINS[name]
+        plugin: Any = ALL[name]
         entry = {
             "version": 0.1,
             "priority": plugin.priority.get("apisix", 0),

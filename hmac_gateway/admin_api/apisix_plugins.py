@@ -16,7 +16,8 @@ from django.db import models
 
 from ..conf import conf
 from ..core.errors import ConfigError
-from ..plugins import META_SCHEMA, PLUGINS, validate_config
+from ..plugins import ALL, META_SCHEMA, validate_config
+from ..plugins.fields import Worded
 from ..schema import apisix_text, problem
 from .errors import refuse
 from .fields import Doc, same
@@ -26,9 +27,9 @@ from .writing import Writer
 def available(name: str) -> Any:
     """The plugin of that name. Raises ApiError for one that is unknown or not enabled in the settings."""
     allowed = conf.plugins_available
-    if name not in PLUGINS or (allowed is not None and name not in allowed):
+    if name not in ALL or (allowed is not None and name not in allowed):
         raise refuse(f"unknown plugin [{name}]")
-    return PLUGINS[name]
+    return ALL[name]
 
 
 def is_auth(plugin: Any) -> bool:
@@ -55,7 +56,8 @@ def check(name: str, config: Any) -> None:
     try:
         validate_config(name, config, "apisix")
     except ConfigError as error:
-        raise refuse(f"failed to check the configuration of plugin {name} err: {error}") from None
+        why = error.text if isinstance(error, Worded) else str(error)
+        raise refuse(f"failed to check the configuration of plugin {name} err: {why}") from None
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
+from ..core.credential import is_reference
 from ..core.errors import ConfigError
 from ..schema import check
 from . import (
@@ -16,6 +17,7 @@ from . import (
     consumer_restriction,
     hmac_auth,
     jwt_auth,
+    jwt_keys,
     key_auth,
     limit_count,
     multi_auth,
@@ -60,7 +62,7 @@ def get(name: str) -> AuthPlugin:
     """The authentication method of that name; ConfigError naming the known plugins."""
     plugin = PLUGINS.get(name)
     if plugin is None:
-        raise ConfigError("name", name, f"one of {', '.join(sorted({**PLUGINS, **RULES}))}")
+        raise ConfigError("name", name, f"one of {', '.join(sorted(ALL))}")
     return plugin
 
 
@@ -80,6 +82,8 @@ def validate_config(name: str, config: Mapping[str, Any], dialect: str) -> None:
 def validate_credential(name: str, config: Mapping[str, Any]) -> None:
     """Check what stands on a credential; raises ConfigError naming the field, never with the secret."""
     plugin = get(name)
+    if plugin.credential_schema is None:
+        raise ConfigError("name", name, f"one of {', '.join(holders())}")
     try:
         check(config, plugin.credential_schema)
     except ConfigError as error:
@@ -87,3 +91,26 @@ def validate_credential(name: str, config: Mapping[str, Any]) -> None:
         if error.given is None or shown:
             raise
         raise ConfigError(error.field, "********", error.allowed) from None
+    found = credential_problem(name, config, config.get(sealed_field(name, config), ""))
+    if found is not None:
+        raise ConfigError(found.field, "********" if found.field in config else None, found.allowed)
+
+
+def holders() -> list[str]:
+    """Names of the methods that consumers hold credentials for."""
+    return [name for name, plugin in PLUGINS.items() if plugin.credential_schema is not None]
+
+
+def sealed_field(name: str, config: Mapping[str, Any]) -> str:
+    """The field of a method's credential that must stay secret; with jwt-auth it depends on the algorithm."""
+    return jwt_keys.sealed_field(config) if name == jwt_auth.name else get(name).secret_field
+
+
+def credential_problem(name: str, config: Mapping[str, Any], secret: str | None) -> jwt_keys.Problem | None:
+    """What no schema says about a credential, or None.
+
+    `secret` is the text of its sealed field, "" for none; None where there is one that cannot be looked at.
+    """
+    if secret is not None and is_reference(secret):
+        secret = None
+    return jwt_keys.problem(config, secret) if name == jwt_auth.name else None

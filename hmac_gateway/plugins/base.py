@@ -35,9 +35,10 @@ class AuthPlugin(Protocol):
     name: str
     #: Higher runs earlier; per dialect, as in the originals.
     priority: Mapping[str, int]
-    #: JSON Schema of what stands on a route, service or bundle, per dialect; and of what a credential holds.
+    #: JSON Schema of what stands on a route, service or bundle, per dialect; and of what a credential holds, None for
+    #: a method that has no credentials of its own.
     config_schema: Mapping[str, Mapping[str, Any]]
-    credential_schema: Mapping[str, Any]
+    credential_schema: Mapping[str, Any] | None
     #: The credential's field that a request names, and the one that must stay secret.
     identifier_field: str
     secret_field: str

@@ -26,14 +26,12 @@ from ..core.reasons import Reason
 from ..core.trace import Trace
 from . import fields, jwt_keys
 from .base import Common
-from .jwt_keys import ALGORITHMS, DEFAULT_ALGORITHM, problem, sealed_field
-
-__all__ = ["check", "common", "compile", "problem", "sealed_field"]
+from .jwt_keys import ALGORITHMS, DEFAULT_ALGORITHM
 
 name: Final = "jwt-auth"
 priority: Final = {"apisix": 2510}
 identifier_field: Final = "key"
-#: With a key pair it is `private_key`: `sealed_field` tells.
+#: With a key pair it is `private_key`: `jwt_keys.sealed_field` tells.
 secret_field: Final = "secret"
 
 #: What the console puts into a new one. Services often read claims, so tokens are passed on.

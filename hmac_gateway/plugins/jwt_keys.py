@@ -7,6 +7,7 @@ Of PyJWT only the algorithms are used: tokens are read and claims are judged by 
 
 from __future__ import annotations
 
+import re
 from base64 import b64decode
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
@@ -42,6 +43,7 @@ _LONGEST: Final = 10**12
 _DEPENDENT: Final = (
     'failed to validate dependent schema for "algorithm": value should match only one schema, but matches none'
 )
+_PEM: Final = re.compile(r"(-----BEGIN [A-Z ]+-----)([A-Za-z0-9+/=\s]*)(-----END [A-Z ]+-----)")
 _KNOWN: Final = get_default_algorithms()
 #: What loading a text that is no such key raises, besides ValueError.
 _NO_KEY: Final = (ValueError, TypeError, UnsupportedAlgorithm, InvalidKeyError)
@@ -97,7 +99,7 @@ def problem(config: Mapping[str, Any], secret: str | None) -> Problem | None:
     if secret:
         wanted = "a PEM private key without a passphrase, the one that belongs to the public key"
         try:
-            matches = load_pem_private_key(secret.encode(), None).public_key() == public
+            matches = load_pem_private_key(_pem(secret), None).public_key() == public
         except _NO_KEY:
             matches = False
         if not matches:
@@ -147,9 +149,20 @@ def _secret(key: bytes) -> bytes:
     return found
 
 
+def _pem(text: str) -> bytes:
+    """A PEM text with its line ends, which one-line form fields take away (RFC 7468 2)."""
+    found = _PEM.fullmatch(text.strip())
+    if found is None:
+        return text.encode()
+    begin, body, end = found.groups()
+    digits = "".join(body.split())
+    lines = [digits[start : start + 64] for start in range(0, len(digits), 64)]
+    return "\n".join([begin, *lines, end, ""]).encode()
+
+
 def _public(algorithm: str, pem: str) -> Any:
     """The public key of a PEM text, which must suit the algorithm; raises one of _NO_KEY."""
-    key = load_pem_public_key(pem.encode())
+    key = load_pem_public_key(_pem(pem))
     if algorithm in _CURVES:
         fits = isinstance(key, EllipticCurvePublicKey) and key.curve.name == _CURVES[algorithm]
     elif algorithm == "EdDSA":
@@ -209,7 +222,7 @@ def _signing(made: Keys, secret: bytes) -> Any:
     try:
         if made.public is None:
             return _secret(_bytes(secret, made.base64))
-        private: Any = load_pem_private_key(secret, None)
+        private: Any = load_pem_private_key(_pem(secret.decode()), None)
         return private if private.public_key() == made.public else None
     except _NO_KEY:
         return None

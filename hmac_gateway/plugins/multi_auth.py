@@ -113,6 +113,11 @@ def _member(field: str, method: str, given: Any, dialect: str, limit: int | None
     return Member(plugin, compiled, plugin.common(compiled))
 
 
+def methods(config: Mapping[str, Any]) -> list[str]:
+    """The names of the methods in a configuration that was checked."""
+    return [method for entry in config["auth_plugins"] for method in entry]
+
+
 def common(config: Config) -> Common:
     """What the gate needs of a configuration: its challenge is the last member's, its anonymous consumer the first."""
     return config.common
