@@ -84,6 +84,26 @@ def one_version(using: str | None = None) -> Iterator[int]:
             _held.versions = before
 
 
+@contextmanager
+def keys_known() -> Iterator[None]:
+    """Run a block in which validation asks the database for no row's uniqueness.
+
+    For writers of many new rows that have looked for all their keys at once, under the version lock. The database's
+    constraints hold all the same.
+    """
+    before = getattr(_held, "keys_known", False)
+    _held.keys_known = True
+    try:
+        yield
+    finally:
+        _held.keys_known = before
+
+
+def are_keys_known() -> bool:
+    """Whether this runs inside `keys_known`."""
+    return bool(getattr(_held, "keys_known", False))
+
+
 M = TypeVar("M", bound="Versioned")
 
 
@@ -272,6 +292,8 @@ def refuse_taken(instance: Versioned, column: str, field: str, message: str) -> 
 
     Forms leave derived columns out of Django's own uniqueness check, so the models ask here.
     """
+    if are_keys_known():
+        return
     value = getattr(instance, column)
     others = type(instance)._default_manager.filter(**{column: value}).exclude(pk=instance.pk)
     if others.exists():

@@ -18,7 +18,7 @@ from django.dispatch import receiver
 from hmac_gateway import validators
 from hmac_gateway.conf import conf
 from hmac_gateway.defaults import http_and_https, new_key
-from hmac_gateway.entities import Entity, KeyedEntity, Versioned, refuse_taken
+from hmac_gateway.entities import Entity, KeyedEntity, Versioned, are_keys_known, refuse_taken
 
 SCHEMES = ("http", "https", "grpc", "grpcs")
 BALANCERS = ("roundrobin", "chash", "least_conn", "ewma")
@@ -407,6 +407,8 @@ class Plugin(Entity):
             if other := twin.exclude(bundle=self.bundle).first():
                 problems.say("name", f"`name`: {self.name} is in the global rule {other.bundle_id} already.")
         problems.raise_if_any()
+        if are_keys_known():
+            return
         twin = Plugin._default_manager.filter(name=self.name, place=self.place).exclude(pk=self.pk)
         if twin.exists():
             raise ValidationError({"name": f"`name`: {self.name} is attached there already."})

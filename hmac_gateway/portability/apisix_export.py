@@ -15,6 +15,7 @@ from django.apps import apps
 from django.utils import timezone
 
 from ..admin_api import apisix_store as store
+from ..admin_api.apisix_credentials import MASK
 from ..admin_api.apisix_resources import (
     CONSUMER_GROUPS,
     CONSUMERS,
@@ -28,7 +29,6 @@ from ..admin_api.apisix_resources import (
 )
 from ..admin_api.errors import ApiError
 from ..crypto import CannotOpen
-from ..plugins import PLUGINS
 from . import beyond
 from .apisix_read import SECTION, text_of
 from .report import Refused, Skipped
@@ -85,7 +85,7 @@ class _Export:
         rows = rows.exclude(expires_at__lte=self._now)
         if resource is CREDENTIALS:
             rows = rows.select_related("consumer")
-        return rows.order_by("created_at", "pk").prefetch_related(*resource.prefetch)
+        return rows.order_by("created_at", "pk").prefetch_related(*resource.prefetch).iterator(chunk_size=400)
 
     def _take(self, resource: Resource, row: Any) -> None:
         name = _id(resource, row)
@@ -129,9 +129,11 @@ class _Export:
         else:
             return
         for holder in holders:
-            plugin = PLUGINS.get(holder.plugin)
-            if plugin is not None and holder.sealed_secret:
-                doc["plugins"][holder.plugin][plugin.secret_field] = holder.get_secret()
+            # Which field is the secret may depend on the others; the admin API has masked it.
+            config = doc["plugins"][holder.plugin]
+            for name, value in config.items():
+                if value == MASK and holder.sealed_secret:
+                    config[name] = holder.get_secret()
 
     def _why_not(self, resource: Resource, row: Any, doc: dict[str, Any]) -> str:
         if resource is CREDENTIALS and row.consumer.username not in self._written[CONSUMERS.name]:

@@ -6,6 +6,7 @@ plan (what differs from the rows there are), the order of writes, and new rows w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,8 +19,8 @@ from django.utils import timezone
 
 from ..admin_api import apisix_store as store
 from ..admin_api import audit
-from ..admin_api.apisix_credentials import MASK
-from ..admin_api.apisix_plugins import is_auth
+from ..admin_api.apisix_credentials import MASK, show_credential
+from ..admin_api.apisix_plugins import available, is_auth
 from ..admin_api.apisix_resources import (
     CONSUMER_GROUPS,
     CONSUMERS,
@@ -35,7 +36,7 @@ from ..admin_api.errors import ApiError, from_model
 from ..admin_api.fields import TTL_END
 from ..admin_api.writing import AT_ONCE, Writer
 from ..crypto import CannotOpen
-from ..entities import one_version
+from ..entities import keys_known, one_version
 from ..models import AuditEvent, ConfigVersion
 from ..plugins import PLUGINS
 from . import beyond
@@ -60,6 +61,8 @@ _STAMPS: Final = ("create_time", "update_time")
 #: Stands in place of a secret that is not the stored one.
 _ANOTHER: Final = f"{MASK} (another)"
 _CHUNK: Final = 400
+#: Fields of credentials that hold something secret, besides the plugin's own.
+_SECRET = re.compile("secret|passw|private", re.IGNORECASE)
 
 
 def import_document(
@@ -109,6 +112,7 @@ class Batch(Writer):
         self._rows: dict[Any, list[Any]] = {}
         self._events: list[AuditEvent] = []
         self._holders: dict[tuple[str, str], list[Any]] = {}
+        self._held: set[tuple[str, str]] | None = None
 
     def below(self, label: str, owner: models.Model, **where: Any) -> list[Any]:
         """None below a row that is not written yet."""
@@ -116,7 +120,11 @@ class Batch(Writer):
 
     def holders(self, plugin: str, identifier: str) -> list[Any]:
         """Those of the database and those that wait here."""
-        return super().holders(plugin, identifier) + self._holders.get((plugin, identifier), [])
+        if self._held is None:
+            rows = apps.get_model("hmac_consumers.Credential")._default_manager
+            self._held = set(rows.order_by().values_list("plugin", "identifier"))
+        found = super().holders(plugin, identifier) if (plugin, identifier) in self._held else []
+        return found + self._holders.get((plugin, identifier), [])
 
     def save(self, row: Any) -> None:
         """Check a row and keep it for `flush`. One that is in the database already is saved at once."""
@@ -127,7 +135,8 @@ class Batch(Writer):
         # The keys' uniqueness and the rows they refer to are known; no query for each.
         relations = {field.name for field in row._meta.concrete_fields if field.is_relation}
         row.clean_fields({*relations, *row.derived})
-        row.clean()
+        with keys_known():
+            row.clean()
         self.add(type(row), [row])
 
     def add(self, model: Any, rows: Collection[Any]) -> None:
@@ -284,11 +293,8 @@ class _Import:
 
     def _unnamed(self, resource: Resource) -> list[Any]:
         named = {entry.id for entry in self._entries[resource.name]}
-        rows = []
-        for row in self._rows(resource).order_by("created_at", "pk"):
-            if _id(resource, row) not in named:
-                rows.append(row)
-        return rows
+        rows = self._rows(resource).order_by("created_at", "pk")
+        return [row for row in rows if _id(resource, row) not in named]
 
     # --- before the writes ---
 
@@ -456,22 +462,29 @@ def _differences(entry: Entry, row: Any) -> Iterator[Difference]:
 def _masked(resource: Resource, row: Any, doc: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
     """The document with MASK for secrets that are the stored ones; and the fields whose values are not for people."""
     stored = {row.plugin: row} if resource is CREDENTIALS else {own.plugin: own for own in _own(row)}
-    plugins, hidden = {}, set()
+    plugins: dict[str, Any] = {}
+    hidden: set[str] = set()
     for name, config in doc.get("plugins", {}).items():
         plugins[name] = config
-        if not is_auth(PLUGINS[name]):
+        if not is_auth(available(name)):
             continue
-        plugin = PLUGINS[name]
-        secret = plugin.secret_field
-        if secret in config:
-            same = name in stored and config[secret] in (MASK, stored[name].get_secret())
-            plugins[name] = {**config, secret: MASK if same else _ANOTHER}
+        holder = stored.get(name)
+        shown = {} if holder is None else show_credential(holder)
+        plugins[name] = {field: _as_shown(value, shown.get(field), holder) for field, value in config.items()}
         # A misspelt field may hold what the right one should.
-        known = {*(plugin.credential_schema or {}).get("properties", {}), "_meta"} - {secret}
-        hidden |= {f"plugins.{name}.{field}" for field in config if field not in known and field != secret}
-        if name in stored:
-            hidden |= {f"plugins.{name}.{field}" for field in stored[name].settings if field not in known}
+        plugin = PLUGINS[name]
+        known = {*(plugin.credential_schema or {}).get("properties", {}), "_meta"} - {plugin.secret_field}
+        fields = {*config, *shown}
+        secret = {field for field in fields if field not in known or _SECRET.search(field)}
+        hidden |= {f"plugins.{name}.{field}" for field in secret if plugins[name].get(field) != _ANOTHER}
     return ({**doc, "plugins": plugins} if "plugins" in doc else doc), hidden
+
+
+def _as_shown(value: Any, shown: Any, holder: Any) -> Any:
+    """A field's value in the way that the row shows it: MASK for the stored secret."""
+    if shown != MASK or value == MASK:
+        return value
+    return MASK if value == holder.get_secret() else _ANOTHER
 
 
 def _own(consumer: Any) -> list[Any]:
