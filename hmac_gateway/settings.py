@@ -32,6 +32,8 @@ INSTALLED_APPS: list[str] = [
     "django.contrib.staticfiles",
     "rest_framework",
     "drf_spectacular",
+    # The page that shows the admin API, without a download.
+    "drf_spectacular_sidecar",
     *EMBED,
 ]
 
@@ -121,6 +123,11 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "TITLE": "hmac_gateway admin API",
     "VERSION": "1",
     "SERVE_INCLUDE_SCHEMA": False,
+    "OAS_VERSION": "3.1.1",
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "SWAGGER_UI_SETTINGS": {"deepLinking": True, "docExpansion": "none", "validatorUrl": None},
+    "POSTPROCESSING_HOOKS": ["hmac_gateway.admin_api.openapi.describe"],
 }
 
 HMAC_GATEWAY = {

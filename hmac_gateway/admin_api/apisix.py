@@ -55,6 +55,8 @@ class ApisixView(APIView):
     renderer_classes = [JSONRenderer]
     content_negotiation_class = AlwaysJson
     versioning_class = None
+    # One view for many addresses: `openapi` describes them.
+    schema = None
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         # A browser asks without the key whether it may ask with it.
