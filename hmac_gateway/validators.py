@@ -10,7 +10,7 @@ import ipaddress
 import math
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 
@@ -226,3 +226,42 @@ def check_positive(problems: Problems, fields: Iterable[tuple[str, float | None]
     for field, value in fields:
         if value is not None and not 0 < value < math.inf:
             problems.add(field, value, "a number greater than 0 (seconds)")
+
+
+#: The variables that a consistent hash may use (APISIX).
+HASH_VARS: Final = (
+    "^(uri|server_name|server_addr|request_uri|remote_port|remote_addr|query_string|host|hostname|mqtt_client_id"
+    "|arg_[0-9a-zA-Z_-]+)$"
+)
+#: What of `tls` an upstream may have: all but `verify` are paths on the gateways' machines.
+TLS_FILES: Final = ("ca_file", "client_cert_file", "client_key_file")
+
+
+def hash_key_pattern(hash_on: str, key: str) -> str | None:
+    """The regular expression that the key of an APISIX upstream of type chash fails, or None."""
+    if hash_on not in ("", "vars", "header", "cookie"):
+        return None
+    pattern = "^[a-zA-Z0-9_-]+$" if hash_on in ("header", "cookie") else HASH_VARS
+    return None if re.fullmatch(pattern, key) else pattern
+
+
+def tls_problem(tls: Any) -> str | None:
+    """Why the `tls` of an upstream is refused, or None. Private keys do not lie in the database."""
+    if not isinstance(tls, dict):
+        return "`tls`: allowed is a JSON object."
+    for name in sorted(tls):
+        if name in ("client_cert", "client_cert_id", "client_key"):
+            return (
+                f"`tls.{name}` is not supported: a private key does not belong into the database. Write "
+                "`tls.client_cert_file` and `tls.client_key_file`, paths of PEM files that the gateway can read."
+            )
+        if name not in ("verify", *TLS_FILES):
+            return f"`tls.{name}` is not supported: {', '.join(('verify', *TLS_FILES))} are."
+    if not isinstance(tls.get("verify", True), bool):
+        return "`tls.verify`: allowed is true or false."
+    for name in TLS_FILES:
+        if name in tls and (not isinstance(tls[name], str) or not tls[name].startswith("/") or "\0" in tls[name]):
+            return f"`tls.{name}`: allowed is the absolute path of a PEM file."
+    if ("client_cert_file" in tls) != ("client_key_file" in tls):
+        return "`tls.client_cert_file` and `tls.client_key_file` belong together."
+    return None

@@ -16,7 +16,7 @@ from hmac_gateway.core.errors import ConfigError
 from hmac_gateway.expr import compile_expr
 from hmac_gateway.gate import NO_RULES, Pipeline, Rule, RuleSet, Step, compile_plugin, pipeline
 from hmac_gateway.plugins import public_api
-from hmac_gateway.routing import Route, Router
+from hmac_gateway.routing import Route, Router, host_of
 
 from .exchange import Keepalive, Target, Timeouts
 from .plan import Forward, Node, Upstream
@@ -162,7 +162,8 @@ def _timeouts(*rows: Row | None) -> Timeouts:
 def _upstream(row: Row, node_rows: Iterable[Row]) -> Upstream:
     tls = row["scheme"] in ("https", "grpcs")
     settings = row["tls"] or {}
-    name = row["upstream_host"] if row["pass_host"] == "rewrite" else None
+    name = host_of(row["upstream_host"]).strip("[]") if row["pass_host"] == "rewrite" else None
+    certificate, private_key = settings.get("client_cert_file"), settings.get("client_key_file")
     nodes = [
         Node(
             key=f"{node['host']}:{node['port']}",
@@ -174,9 +175,10 @@ def _upstream(row: Row, node_rows: Iterable[Row]) -> Upstream:
                 node["host"],
                 node["port"],
                 tls=tls,
-                server_name=(name or "").partition(":")[0] or None,
+                server_name=name or None,
                 verify=bool(settings.get("verify", True)),
                 ca_file=settings.get("ca_file"),
+                client_cert=(certificate, private_key) if certificate and private_key else None,
             ),
         )
         for node in node_rows
@@ -192,6 +194,8 @@ def _upstream(row: Row, node_rows: Iterable[Row]) -> Upstream:
         nodes=tuple(nodes),
         scheme=row["scheme"],
         type=row["type"],
+        hash_on=row["hash_on"],
+        key=row["key"],
         pass_host=row["pass_host"],
         upstream_host=row["upstream_host"],
         retries=len(nodes) - 1 if retries is None else retries,

@@ -52,6 +52,11 @@ class UpstreamBroken(TransportError):
         self.stale = stale
 
 
+def status_of(error: TransportError) -> int:
+    """The status that stands for an attempt that failed: 504 where a node took too long, else 502 (nginx)."""
+    return 504 if isinstance(error, ConnectTimeout | SendTimeout | ReadTimeout) else 502
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """Where a connection goes, and the key under which it is kept: reused for an equal target only.

@@ -10,12 +10,23 @@ import os
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping
+from functools import partial
 from typing import NamedTuple, Protocol
 
+from hmac_gateway.core.identity import NOBODY, Identity
 from hmac_gateway.core.message import Message
 
-from .balancers import Balancer
-from .exchange import ConnectFailed, ConnectTimeout, Response, Timeouts, UpstreamBroken
+from .balancers import Balancer, Turn
+from .exchange import (
+    ConnectFailed,
+    ConnectTimeout,
+    ReadTimeout,
+    Response,
+    SendTimeout,
+    Timeouts,
+    UpstreamBroken,
+    status_of,
+)
 from .plan import Node, Upstream, host_header, request_head
 from .sync_transport import SyncConnection, SyncPool
 
@@ -40,12 +51,16 @@ class Upload(Protocol):
 
 
 class Plan(NamedTuple):
-    """What is sent, the same for every node that is tried: target and lines as `plan` makes them."""
+    """What is sent, the same for every node that is tried: target and lines as `plan` makes them.
+
+    `identity` may decide on the node.
+    """
 
     upstream: Upstream
     timeouts: Timeouts
     target: str
     lines: str
+    identity: Identity = NOBODY
 
 
 class Forwarder:
@@ -54,7 +69,8 @@ class Forwarder:
     def __init__(self) -> None:
         self.pool = SyncPool()
         self._balancer = Balancer()
-        self._lock = threading.Lock()
+        # A body that nobody closed is given back by the garbage collector, whatever its thread is doing.
+        self._lock = threading.RLock()
         self._upstreams: Mapping[str, object] = {}
 
     def forget(self, upstreams: Mapping[str, object]) -> None:
@@ -64,51 +80,78 @@ class Forwarder:
                 self._upstreams = upstreams
                 self._balancer.forget(upstreams)
 
-    def exchange(self, message: Message, plan: Plan, upload: Upload) -> tuple[SyncConnection, Response]:
+    def exchange(
+        self, message: Message, plan: Plan, upload: Upload, failed: list[int]
+    ) -> tuple[SyncConnection, Response]:
         """Send the request and wait for the response head, on another node or connection where that is safe.
 
-        Nothing was sent when connecting failed: the next node may be tried. A reused connection that closed without a
-        byte of answer is tried once more on a new one, if the body can be sent again. Raises TransportError, or what
-        reading the body raises; then no connection is left open.
+        Nothing was sent when connecting failed: the next node may be tried, and `failed` gets the status that stands
+        for the one before. A reused connection that closed without a byte of answer is tried once more on a new one,
+        if the body can be sent again. Raises TransportError, or what reading the body raises; then no connection is
+        left open.
         """
-        upstream, timeouts, target, lines = plan
+        upstream, timeouts, target, lines, identity = plan
         began = time.monotonic()
         tried: list[str] = []
         fresh = False
-        node = self._choose(upstream)
+        node = self._choose(upstream, (), message, identity)
+        turn: Turn | None = None
         while True:
             assert node is not None  # the first exists, later ones are checked below
+            if upstream.measured and not fresh:
+                turn = Turn(self._balancer, upstream, node)
             connection = None if fresh else self.pool.take(node.target, upstream.keepalive)
             if connection is None:
                 try:
                     connection = self.pool.connect(node.target, timeouts, upstream.keepalive)
-                except (ConnectFailed, ConnectTimeout):
-                    tried.append(node.key)
-                    late = 0 < upstream.retry_timeout <= time.monotonic() - began
-                    if late or len(tried) > upstream.retries:
+                except BaseException as error:
+                    if turn is not None:
+                        self._end(turn)
+                    if not isinstance(error, ConnectFailed | ConnectTimeout):
                         raise
-                    node = self._choose(upstream, tried)
+                    tried.append(node.key)
+                    if len(tried) > upstream.retries:
+                        raise
+                    if 0 < upstream.retry_timeout <= time.monotonic() - began:
+                        raise ConnectFailed(f"{error}; retry_timeout is over") from error
+                    node = self._choose(upstream, tried, message, identity)
                     if node is None:
                         raise
+                    failed.append(status_of(error))
                     fresh = False
                     continue
             head = request_head(message, target, host_header(message, upstream, node), lines)
             try:
-                return connection, _sent(connection, head, message.method, timeouts, upload)
+                response = _sent(connection, head, message.method, timeouts, upload)
             except UpstreamBroken as error:
                 connection.abort()
                 if not error.stale or fresh or (upload.size and not upload.repeatable):
+                    if turn is not None:
+                        self._end(turn)
                     raise
                 fresh = True
-            except BaseException:
+            except BaseException as error:
                 connection.abort()
+                if turn is not None:
+                    if isinstance(error, ReadTimeout | SendTimeout):
+                        turn.answered()
+                    self._end(turn)
                 raise
+            else:
+                if turn is not None:
+                    turn.answered()
+                    connection.over = partial(self._end, turn)
+                return connection, response
 
-    def _choose(self, upstream: Upstream, tried: Collection[str] = ()) -> Node | None:
+    def _choose(self, upstream: Upstream, tried: Collection[str], message: Message, identity: Identity) -> Node | None:
         if len(upstream.nodes) == 1:
             return self._balancer.choose(upstream, tried)  # keeps no state then
         with self._lock:
-            return self._balancer.choose(upstream, tried)
+            return self._balancer.choose(upstream, tried, message, identity)
+
+    def _end(self, turn: Turn) -> None:
+        with self._lock:
+            turn.end()
 
 
 def _sent(connection: SyncConnection, head: bytes, method: str, timeouts: Timeouts, upload: Upload) -> Response:

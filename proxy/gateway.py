@@ -30,8 +30,10 @@ from hmac_gateway.stores import ReplayStore
 
 from .admission import failure_reason, find_route, local_answer, unrouted, upstream_failure
 from .auth_endpoint import AuthEndpoint, accepted, refused
-from .balancers import Balancer
+from .balancers import Balancer, Turn
+from .exchange import status_of
 from .plan import (
+    UPSTREAM_STATUS,
     BadTarget,
     Forward,
     Node,
@@ -42,6 +44,7 @@ from .plan import (
     host_header,
     request_head,
     returned_headers,
+    upstream_status,
 )
 from .spool import Spool
 from .transport import (
@@ -49,7 +52,9 @@ from .transport import (
     Connection,
     ConnectTimeout,
     Pool,
+    ReadTimeout,
     Response,
+    SendTimeout,
     Timeouts,
     TransportError,
     UpstreamBroken,
@@ -72,6 +77,7 @@ CLIENT_LEFT: Final = 499
 _CHUNKED: Final = "transfer-encoding: chunked\r\n"
 _NO_BODY: Final = ("", "content-length: 0\r\n")
 _AUTH_PATH: Final = AUTH_PATH.encode()
+_SERVER: Final = (b"server", b"hmac-gateway")
 
 
 class Observer(Protocol):
@@ -113,6 +119,7 @@ class Exchange:
         "sent",
         "status",
         "task",
+        "turn",
         "upstream_seconds",
         "watcher",
     )
@@ -126,6 +133,8 @@ class Exchange:
         self.route: Route | None = None
         self.identity: Identity = NOBODY
         self.node: Node | None = None
+        # What must be given back to the balancer.
+        self.turn: Turn | None = None
         self.status = 0
         self.sent = 0
         self.reason = ""
@@ -303,6 +312,8 @@ class Gateway:
         if exchange.connection is not None:
             # Whoever finished well gave the connection back; what is left here is broken.
             exchange.connection.abort()
+        if exchange.turn is not None:
+            exchange.turn.end()
         if exchange.watcher is not None:
             exchange.watcher.cancel()
         if self._log is not None:
@@ -501,15 +512,26 @@ class Gateway:
             return
         lines = header_lines(message, admission.identity, admission.hidden, peer, exchange.request_id, framing)
         began = time.perf_counter()
+        failed: list[int] = []
         try:
-            response = await self._exchange(exchange, upstream, forward.timeouts, target, lines, framing, spool)
+            response = await self._exchange(exchange, upstream, forward.timeouts, target, lines, framing, spool, failed)
         except TransportError as error:
             exchange.upstream_seconds = time.perf_counter() - began
+            if exchange.turn is not None and (exchange.left or isinstance(error, ReadTimeout | SendTimeout)):
+                exchange.turn.answered()
             if exchange.left:
                 raise ClientLeft from None
+            said = upstream_status(route.dialect, failed, status_of(error))
+            if said:
+                exchange.headers = [*exchange.headers, (UPSTREAM_STATUS.encode(), said.encode())]
             await self._refuse(exchange, upstream_failure(error, route.dialect), send)
             return
         exchange.upstream_seconds = time.perf_counter() - began
+        if exchange.turn is not None:
+            exchange.turn.answered()
+        if response.status >= 500 and (said := upstream_status(route.dialect, failed, response.status)):
+            name = UPSTREAM_STATUS.encode()
+            response.headers = [*(pair for pair in response.headers if pair[0] != name), (name, said.encode())]
         await self._relay(exchange, response, send)
 
     async def _exchange(
@@ -521,32 +543,42 @@ class Gateway:
         lines: str,
         framing: str,
         spool: Spool | None,
+        failed: list[int],
     ) -> Response:
         """Send the request and wait for the response head, on another node or connection where that is safe.
 
-        Nothing was sent when connecting failed: the next node may be tried. A reused connection that closed
-        without a byte of answer is tried once more on a new one, if the body can be sent again.
+        Nothing was sent when connecting failed: the next node may be tried, and `failed` gets the status that stands
+        for the one before. A reused connection that closed without a byte of answer is tried once more on a new one,
+        if the body can be sent again.
         """
+        began = time.perf_counter()
         tried: list[str] = []
-        message = exchange.message
+        message, identity = exchange.message, exchange.identity
         body = framing not in _NO_BODY
         fresh = False
-        node = self._balancer.choose(upstream)
+        node = self._balancer.choose(upstream, (), message, identity)
         while True:
             assert node is not None  # the first exists, later ones are checked below
             exchange.node = node
+            if upstream.measured and not fresh:
+                exchange.turn = Turn(self._balancer, upstream, node)
             connection = None if fresh else self._pool.idle_now(node.target, upstream.keepalive)
             if connection is None:
                 try:
                     connection = await self._pool.connect(node.target, timeouts, upstream.keepalive)
-                except (ConnectFailed, ConnectTimeout):
+                except (ConnectFailed, ConnectTimeout) as error:
+                    if exchange.turn is not None:
+                        exchange.turn.end()
+                        exchange.turn = None
                     tried.append(node.key)
-                    late = 0 < upstream.retry_timeout <= time.perf_counter() - exchange.began
-                    if late or len(tried) > upstream.retries:
+                    if len(tried) > upstream.retries:
                         raise
-                    node = self._balancer.choose(upstream, tried)
+                    if 0 < upstream.retry_timeout <= time.perf_counter() - began:
+                        raise ConnectFailed(f"{error}; retry_timeout is over") from error
+                    node = self._balancer.choose(upstream, tried, message, identity)
                     if node is None:
                         raise
+                    failed.append(status_of(error))
                     fresh = False
                     continue
             exchange.connection = connection
@@ -633,6 +665,7 @@ class Gateway:
         connection = exchange.connection
         assert connection is not None
         headers = returned_headers(response.headers)
+        headers.append(_SERVER)
         headers.append((b"x-request-id", exchange.request_id.encode()))
         if exchange.headers:
             # Clients read one quota, and it is ours that refuses them.

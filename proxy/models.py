@@ -136,6 +136,10 @@ class Upstream(NamedEntity):
             problems.add("hash_on", self.hash_on, "one of " + ", ".join(HASH_ON[self.dialect]))
         if self.type == "chash" and self.dialect == "apisix" and self.hash_on != "consumer" and not self.key:
             problems.say("key", f"`key` is required when `type` is `chash` and `hash_on` is `{self.hash_on or 'vars'}`")
+        elif self.type == "chash" and self.dialect == "apisix":
+            pattern = validators.hash_key_pattern(self.hash_on, self.key)
+            if pattern is not None:
+                problems.add("key", self.key, f"what matches {pattern}")
         if self.retry_timeout is not None and not 0 <= self.retry_timeout < float("inf"):
             problems.add("retry_timeout", self.retry_timeout, "0 or more seconds")
         _check_timeouts(problems, self)
@@ -145,6 +149,8 @@ class Upstream(NamedEntity):
             elif isinstance(value, bool) or not isinstance(value, int | float) or value < (name != "idle_timeout"):
                 least = "a number, at least 0" if name == "idle_timeout" else "a whole number, at least 1"
                 problems.add("keepalive", {name: value}, least)
+        if problem := validators.tls_problem(self.tls):
+            problems.say("tls", problem)
         for name, value in self.checks.items():
             if name in ("active", "passive") and not isinstance(value, dict):
                 problems.add("checks", {name: value}, "a JSON object")

@@ -5,6 +5,7 @@ Called by the gateway lane and the embedded lane; built for by `compile.py`. Imp
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -53,7 +54,10 @@ _OURS: Final = frozenset({"host", "content-length", "expect", "x-request-id", "p
 _DROPPED: Final = HOP_BY_HOP | IDENTITY_HEADERS | _CONNECTION_FACTS | _OURS
 
 #: Response headers that end here; the server in front of us frames the answer anew.
-RESPONSE_DROPPED: Final = frozenset(name.encode() for name in HOP_BY_HOP - {"proxy-authenticate"}) | {b"x-request-id"}
+RESPONSE_DROPPED: Final = frozenset(name.encode() for name in HOP_BY_HOP - {"proxy-authenticate"}) | {
+    b"x-request-id",
+    b"server",
+}
 
 _UNSAFE: Final = str.maketrans("", "", "\r\n\x00")
 
@@ -72,18 +76,27 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """A compiled upstream. `nodes` are those that may get traffic, higher priority first."""
+    """A compiled upstream. `nodes` are those that may get traffic, higher priority first.
+
+    `hash_on` and `key` say what chash hashes. `measured`: the balancer wants to hear when an exchange is over.
+    """
 
     id: str
     nodes: tuple[Node, ...]
     scheme: str = "http"
     type: str = "roundrobin"
+    hash_on: str = ""
+    key: str = ""
     pass_host: str = "pass"
     upstream_host: str = ""
     retries: int = 0
     retry_timeout: float = 0.0
     timeouts: Timeouts = Timeouts(60.0, 60.0, 60.0)
     keepalive: Keepalive = Keepalive()
+    measured: bool = field(init=False, compare=False, default=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "measured", len(self.nodes) > 1 and self.type in ("least_conn", "ewma"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +221,17 @@ def returned_headers(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, by
         if name == b"connection" and value.lower() not in (b"keep-alive", b"close"):
             dropped |= {token.strip().lower() for token in value.split(b",")}  # RFC 9110 7.6.1
     return [pair for pair in headers if pair[0] not in dropped]
+
+
+#: Tells where a 5xx comes from: there is none on those of the gateway itself (APISIX).
+UPSTREAM_STATUS: Final = "x-apisix-upstream-status"
+
+
+def upstream_status(dialect: str, failed: Sequence[int], last: int) -> str:
+    """The value of UPSTREAM_STATUS: the statuses of all attempts, oldest first; "" where there is no such header."""
+    if dialect != "apisix" or not 500 <= last <= 599:
+        return ""
+    return ", ".join(map(str, (*failed, last)))
 
 
 def identity_headers(identity: Identity) -> list[tuple[str, str]]:

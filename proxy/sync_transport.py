@@ -14,6 +14,7 @@ import ssl
 import struct
 import threading
 import time
+from collections.abc import Callable
 from typing import Final
 
 from .exchange import (
@@ -58,6 +59,7 @@ class SyncConnection(ResponseReader):
         "_timeouts",
         "idle_until",
         "keepalive",
+        "over",
         "requests",
         "reused",
         "target",
@@ -75,6 +77,8 @@ class SyncConnection(ResponseReader):
         self.target = target
         self.keepalive = keepalive
         self.requests = 0
+        #: Called once, when the exchange under way is over.
+        self.over: Callable[[], None] | None = None
         self.reused = False
         self.idle_until = 0.0
 
@@ -156,6 +160,7 @@ class SyncConnection(ResponseReader):
 
     def release(self) -> None:
         """Give the connection back: kept for reuse when that is safe, closed otherwise."""
+        self._end()
         if self._keep_alive and self._sent and not (self._dirty or self._closed or self._chunks):
             self._parser = None
             if self._pool.put(self):
@@ -164,6 +169,7 @@ class SyncConnection(ResponseReader):
 
     def abort(self) -> None:
         """Close now, dropping what is unsent."""
+        self._end()
         if self._closed:
             return
         self._closed = True
@@ -185,6 +191,11 @@ class SyncConnection(ResponseReader):
         return not self._ready(_READ, 0)
 
     # -- internals --------------------------------------------------------------------------------------
+
+    def _end(self) -> None:
+        over, self.over = self.over, None
+        if over is not None:
+            over()
 
     def _over(self) -> bool:
         return self._head_done or self._failure is not None

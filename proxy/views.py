@@ -44,9 +44,9 @@ from hmac_gateway.snapshot import Snapshot
 
 from .admission import find_route, local_answer, unrouted, upstream_failure
 from .answers import Body, UpstreamResponse
-from .exchange import TransportError
+from .exchange import TransportError, status_of
 from .forwarding import Plan, forwarder
-from .plan import BadTarget, Forward, Peer, forwarded_target, header_lines
+from .plan import UPSTREAM_STATUS, BadTarget, Forward, Peer, forwarded_target, header_lines, upstream_status
 
 #: How much of a request body is read at once, in bytes.
 CHUNK: Final = 64 * 1024
@@ -136,14 +136,20 @@ def _forwarded(
     peer = Peer(int(port) if port.isascii() and port.isdigit() else 80, site.is_trusted(message.remote_addr))
     request_id = request_id_of(request)
     lines = header_lines(message, admission.identity, admission.hidden, peer, request_id, upload.framing)
+    plan = Plan(upstream, forward.timeouts, target, lines, admission.identity)
+    failed: list[int] = []
     try:
-        connection, response = forwarder().exchange(message, Plan(upstream, forward.timeouts, target, lines), upload)
+        connection, response = forwarder().exchange(message, plan, upload, failed)
     except TransportError as error:
+        if statuses := upstream_status(route.dialect, failed, status_of(error)):
+            access_of(request).headers[UPSTREAM_STATUS] = statuses
         return upstream_failure(error, route.dialect)
     except (BrokenOff, UnreadablePostError):
         return Rejected(Reason.MALFORMED, dialect=route.dialect, detail="the body broke off")
     answer = UpstreamResponse(Body(connection, response), response, asynchronous=asynchronous)
     answer["X-Request-Id"] = request_id
+    if statuses := upstream_status(route.dialect, failed, response.status):
+        answer[UPSTREAM_STATUS] = statuses
     if route.pipeline:
         # An upstream that says what caches may do knows better than we.
         said = answer.get("Cache-Control")

@@ -153,6 +153,7 @@ UPSTREAM: Final[Schema] = {
             },
         },
         "checks": CHECKS,
+        # Besides APISIX's `verify` three paths, see `validators.tls_problem`.
         "tls": {"type": "object", "properties": {"verify": {"type": "boolean"}}},
         "nodes": {"type": ["object", "array"]},
         "gateway_group_id": GROUP,

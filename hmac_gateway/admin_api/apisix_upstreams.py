@@ -12,17 +12,13 @@ from typing import Any, Final, NamedTuple
 
 from django.apps import apps
 
+from ..validators import hash_key_pattern, tls_problem
 from .apisix_schemas import NODE_LIST, NODE_MAP, UPSTREAM
 from .apisix_text import check_schema
 from .errors import invalid, refuse
 from .fields import Doc, Field, fill, kept, labels, plain, show, timeout
 from .writing import Writer
 
-#: The variables that a consistent hash may use (APISIX).
-_HASH_VARS = re.compile(
-    r"(uri|server_name|server_addr|request_uri|remote_port|remote_addr|query_string|host|hostname|mqtt_client_id"
-    r"|arg_[0-9a-zA-Z_-]+)\Z"
-)
 _UNSUPPORTED: Final = ("discovery_type", "discovery_args", "service_name")
 
 _NODE_MAP: Final = {"type": "object", "properties": {"nodes": NODE_MAP}}
@@ -101,8 +97,8 @@ def check_upstream(doc: Doc) -> None:
         if name in doc:
             raise refuse(f"`{name}` is not supported: upstreams have `nodes`, service discovery is not available")
     tls = doc.get("tls")
-    if isinstance(tls, dict) and (found := sorted(tls.keys() - {"verify"})):
-        raise refuse(f"`tls.{found[0]}` is not supported: client certificates towards upstreams are not available")
+    if isinstance(tls, dict) and isinstance(tls.get("verify", True), bool) and (problem := tls_problem(tls)):
+        raise refuse(problem)
     check_schema(doc, UPSTREAM)
     check_schema({"nodes": doc["nodes"]}, _NODE_MAP if isinstance(doc["nodes"], dict) else _NODE_LIST)
     parse_nodes(doc["nodes"], doc.get("scheme", "http"))
@@ -111,8 +107,8 @@ def check_upstream(doc: Doc) -> None:
     if doc.get("type") == "chash" and doc.get("hash_on") != "consumer":
         if "key" not in doc:
             raise refuse("missing key")
-        if doc.get("hash_on", "vars") == "vars" and not _HASH_VARS.match(doc["key"]):
-            raise invalid(f'failed to match pattern "{_HASH_VARS.pattern[:-2]}" with "{doc["key"]}"')
+        if pattern := hash_key_pattern(doc.get("hash_on", "vars"), doc["key"]):
+            raise invalid(f'failed to match pattern "{pattern}" with "{doc["key"]}"')
 
 
 def write_nodes(upstream: Any, doc: Doc, writer: Writer) -> None:

@@ -146,7 +146,7 @@ def test_hop_by_hop_response_headers_end_here(gateway: Proxied) -> None:
     assert found.headers.count(("set-cookie", "a=1")) == found.headers.count(("set-cookie", "b=2")) == 1
     assert found.get("x-request-id") == request_id
     assert found.get("date") == "Sun, 06 Nov 1994 08:49:37 GMT"
-    assert found.get("server") == "theirs"
+    assert found.get("server") == "hmac-gateway"
     assert {name for name, _ in found.headers} == {
         "content-length",
         "x-end-to-end",

@@ -32,8 +32,8 @@ class Rows(dict[str, dict[Any, dict[str, Any]]]):
 
     def upstream(self, id: str = "u", **changed: Any) -> dict[str, Any]:
         row = {"id": id, "scheme": "http", "type": "roundrobin", "pass_host": "pass", "upstream_host": "", "tls": {}}
-        more = {"retries": None, "retry_timeout": None, "keepalive": {}, **NO_TIMEOUTS}
-        return self._add("upstream", {**row, **more}, changed)
+        more: dict[str, Any] = {"retries": None, "retry_timeout": None, "keepalive": {}, **NO_TIMEOUTS}
+        return self._add("upstream", {**row, "hash_on": "", "key": "", **more}, changed)
 
     def node(self, host: str = "n", weight: int = 1, **changed: Any) -> dict[str, Any]:
         row = {"upstream_id": "u", "host": host, "port": 80, "weight": weight, "priority": 0}
