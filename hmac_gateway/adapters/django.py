@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import tempfile
 import time
 import weakref
@@ -50,6 +51,9 @@ _RAW_TARGETS: Final = ("RAW_URI", "REQUEST_URI")
 #: How many commas a header has that came once, where more would matter.
 _COMMAS: Final = (("date", 1), ("x-date", 1), ("digest", 0))
 _NONE: Final[frozenset[str]] = frozenset()
+#: A comma, a scheme's name, a blank and credentials (RFC 9110 11.6.2): parameters have `=` there.
+_SCHEME_AGAIN: Final = re.compile(r",[ \t]*[A-Za-z][A-Za-z0-9-]*[ \t]+[^\s=,]")
+_QUOTED: Final = re.compile(r'"[^"]*"')
 #: What RFC 3986 lets stand in a path.
 _IN_PATH: Final = "/~!$&'()*+,;=:@-._"
 
@@ -151,8 +155,11 @@ def _authority(meta: dict[str, Any]) -> str:
 
 
 def _joined(headers: dict[str, str]) -> frozenset[str]:
-    """Headers that came twice, which WSGI servers join with a comma. Schemes see it in Authorization themselves."""
+    """Headers that came twice, which WSGI servers join with a comma."""
     found = [name for name, commas in _COMMAS if headers.get(name, "").count(",") > commas]
+    given = headers.get("authorization", "")
+    if "," in given and _SCHEME_AGAIN.search(given) and _SCHEME_AGAIN.search(_QUOTED.sub("", given)):
+        found.append("authorization")
     return frozenset(found) if found else _NONE
 
 

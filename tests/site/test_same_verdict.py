@@ -145,6 +145,18 @@ CASES = [
     Case("an unsigned date", 401, "date_not_signed", headers=lambda c: sign(c, listed=("@request-target",))),
     Case("an unsigned target", 401, "header_not_signed", headers=lambda c: sign(c, listed=("date",))),
     Case("Authorization twice", 400, "duplicate_header", headers=lambda c: twice(c, "authorization")),
+    Case(
+        "Authorization of two schemes",
+        400,
+        "duplicate_header",
+        headers=lambda c: [*sign(c), ("authorization", "Basic YTpi")],
+    ),
+    Case(
+        "two schemes, the other first",
+        400,
+        "duplicate_header",
+        headers=lambda c: [("authorization", "Basic YTpi"), *sign(c)],
+    ),
     Case("Date twice", 400, "duplicate_header", headers=lambda c: twice(c, "date")),
     Case("Digest twice", 400, "duplicate_header", headers=lambda c: twice(c, "digest")),
     Case("dot segments", 400, "ambiguous_path", target="/case/../case/x"),
