@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 
 from .admin_base import EntityAdmin, ReadOnlyAdmin, ShowsSecretsOnce, show_once
 from .core.errors import ConfigError
@@ -35,13 +36,55 @@ class AdminKeyAdmin(ShowsSecretsOnce, EntityAdmin):
             show_once(request, f"X-API-KEY of {obj.name}", plaintext)
 
 
+def audit_fields(event: AuditEvent) -> list[Any]:
+    """The names of the fields that an event is about."""
+    found = event.changes.get("fields", []) if isinstance(event.changes, dict) else []
+    return found if isinstance(found, list) else []
+
+
+def _told(side: dict[str, Any], name: str) -> str:
+    if name not in side:
+        return ""
+    value = side[name]
+    return value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False)
+
+
 @admin.register(AuditEvent)
 class AuditEventAdmin(ReadOnlyAdmin):
     """Who changed what."""
 
-    list_display = ["at", "actor", "via", "action", "kind", "object_id"]
+    list_display = ["at", "actor", "via", "action", "kind", "object_id", "fields_changed"]
     list_filter = ["action", "via", "entity", "at"]
     search_fields = ["actor", "object_id"]
+    # Read as a table instead.
+    exclude = ["changes"]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        return [*super().get_readonly_fields(request, obj), "admin_key", "what_changed"]
+
+    @admin.display(description="fields")
+    def fields_changed(self, obj: AuditEvent) -> str:
+        return ", ".join(map(str, audit_fields(obj)))
+
+    @admin.display(description="admin key")
+    def admin_key(self, obj: AuditEvent) -> str:
+        return str(obj.changes.get("key", "")) if isinstance(obj.changes, dict) else ""
+
+    @admin.display(description="changes")
+    def what_changed(self, obj: AuditEvent) -> str:
+        """A table: field, before, after. What the console itself wrote is Django's sentence."""
+        changes = obj.changes if isinstance(obj.changes, dict) else {}
+        before, after = (changes[side] if isinstance(changes.get(side), dict) else {} for side in ("before", "after"))
+        if not before and not after:
+            return ", ".join(map(str, audit_fields(obj))) or json.dumps(changes.get("message", ""), ensure_ascii=False)
+        rows = format_html_join(
+            "",
+            "<tr><th>{}</th><td><pre>{}</pre></td><td><pre>{}</pre></td></tr>",
+            [(name, _told(before, name), _told(after, name)) for name in audit_fields(obj)],
+        )
+        secret = "The secret was changed, too." if changes.get("secret") else ""
+        head = "<table><thead><tr><th>field</th><th>before</th><th>after</th></tr></thead>"
+        return format_html(head + "<tbody>{}</tbody></table>{}", rows, secret)
 
     @admin.display(description="entity", ordering="entity")
     def kind(self, obj: AuditEvent) -> str:

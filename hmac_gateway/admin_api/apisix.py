@@ -245,8 +245,10 @@ def _document(request: Request) -> Any:
 def _call(request: Request, address: dict[str, str | None]) -> store.Call:
     query = request.query_params
     ttl = query.get("ttl")
+    caller = cast(Caller, request.auth)
     return store.Call(
-        actor=cast(Caller, request.auth).name,
+        actor=caller.name,
+        key=caller.key,
         ttl=None if ttl is None else _seconds(ttl),
         group=_group(query.get("gateway_group_id", "")),
         owner=address.get("owner"),

@@ -36,7 +36,7 @@ _STAMPS: Final = ("create_time", "update_time")
 class Call:
     """What a request says besides its document. `ttl` is in seconds; `owner` the consumer of a credential.
 
-    `via` is the way by which the change came, for the audit.
+    `via` is the way by which the change came, and `key` the id of the admin key, for the audit.
     """
 
     actor: str
@@ -44,6 +44,12 @@ class Call:
     group: str = ""
     owner: str | None = None
     via: str = "apisix-api"
+    key: str = ""
+
+    @property
+    def who(self) -> Doc:
+        """What the audit says about the key."""
+        return {"key": self.key} if self.key else {}
 
 
 def key_of(resource: Resource, row: Any, call: Call) -> str:
@@ -369,9 +375,11 @@ def write(
     saved = type(row)._default_manager.get(pk=row.pk)
     after = value_of(resource, saved)
     names = audit.changed_fields(before, after)
-    if getattr(row, "secret_changed", False) and "plugins" not in names:
+    secret = bool(getattr(row, "secret_changed", False))
+    if secret and "plugins" not in names:
         names.append("plugins")
-    AT_ONCE.record(call.actor, "added" if adding else "changed", saved, call.via, names)
+    more = {**audit.values(names, before, after, secret), **call.who}
+    audit.record(call.actor, "added" if adding else "changed", saved, call.via, names, more)
     return saved, after
 
 
@@ -453,11 +461,16 @@ def delete(resource: Resource, key: str | None, force: bool, call: Call) -> Doc:
                 if not force:
                     name = getattr(user, use.named) or user.pk
                     raise refuse(f"{resource.delete_words} {use.kind} [{name}] is still using it now")
+                names = [use.column, "enabled"]
+                before = {use.column: str(row.pk), "enabled": user.enabled}
                 setattr(user, use.column, None)
                 user.enabled = False
                 user.save()
-                audit.record(call.actor, "changed", user, call.via, [use.column, "enabled"])
+                more = audit.values(names, before, {use.column: None, "enabled": False})
+                audit.record(call.actor, "changed", user, call.via, names, {**more, **call.who})
         answer = {"deleted": "1", "key": key_of(resource, row, call)}
-        audit.record(call.actor, "deleted", row, call.via)
+        gone = value_of(resource, row)
+        names = audit.changed_fields(None, gone)
+        audit.record(call.actor, "deleted", row, call.via, names, {**audit.values(names, gone, None), **call.who})
         row.delete()
         return answer

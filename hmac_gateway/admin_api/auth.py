@@ -28,6 +28,8 @@ class Caller:
 
     name: str
     may_write: bool
+    #: `settings`, or the AdminKey's primary key: names can be given anew.
+    key: str = ""
     #: DRF asks its user whether it is one.
     is_authenticated: bool = True
 
@@ -67,13 +69,13 @@ def find_caller(given: str) -> Caller | None:
     row = AdminKey._default_manager.filter(digest=digest, enabled=True).first()
     master = conf.admin_key
     if master and hmac.compare_digest(digest, AdminKey.digest_of(master)):
-        return Caller("admin key", may_write=True)
+        return Caller("admin key", may_write=True, key="settings")
     if row is None:
         return None
     now = timezone.now()
     if row.last_used_at is None or now - row.last_used_at > _USED_EVERY:
         AdminKey._default_manager.filter(pk=row.pk).update(last_used_at=now)
-    return Caller(row.name, may_write=row.role == AdminKey.Role.ADMIN)
+    return Caller(row.name, may_write=row.role == AdminKey.Role.ADMIN, key=str(row.pk))
 
 
 def denied(why: str) -> ApiError:

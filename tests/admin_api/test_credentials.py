@@ -196,7 +196,10 @@ def test_no_secret_in_any_table(jack: Api) -> None:
             cursor.execute(f'SELECT * FROM "{table}"')
             assert SECRET not in str(cursor.fetchall())
     changes = AuditEvent.objects.filter(entity="hmac_consumers.credential", action="changed").values_list("changes")
-    assert list(changes) == [({"fields": ["name", "plugins"]},)]
+    config = {"hmac-auth": {"key_id": "k", "secret_key": "********"}}
+    told = {"fields": ["name", "plugins"], "key": "settings", "secret": "changed"}
+    sides = {"before": {"name": "n", "plugins": config}, "after": {"name": "m", "plugins": config}}
+    assert list(changes) == [({**told, **sides},)]
 
 
 def test_a_consumer_takes_its_credentials_along(jack: Api) -> None:

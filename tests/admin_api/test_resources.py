@@ -323,9 +323,17 @@ def test_every_write_is_audited(api: Api) -> None:
         ("admin key", action, "hmac_proxy.upstream", "u", "apisix-api") for action in ("added", "changed", "deleted")
     ]
     assert list(AuditEvent.objects.order_by("id").values_list("changes", flat=True)) == [
-        {"fields": ["id", "name", "nodes"]},
-        {"fields": ["name"]},
-        {"fields": []},
+        {
+            "fields": ["id", "name", "nodes"],
+            "after": {"id": "u", "name": "a", "nodes": NODES},
+            "key": "settings",
+        },
+        {"fields": ["name"], "before": {"name": "a"}, "after": {"name": "b"}, "key": "settings"},
+        {
+            "fields": ["id", "name", "nodes"],
+            "before": {"id": "u", "name": "b", "nodes": NODES},
+            "key": "settings",
+        },
     ]
 
 
