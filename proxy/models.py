@@ -399,6 +399,7 @@ class Plugin(Entity):
         self.derive()
         problems = validators.Problems()
         self._check_config(problems)
+        self._check_group(problems)
         validators.check_choices(problems, "protocols", self.protocols, ROUTE_PROTOCOLS)
         if self.consumer_id and self.name in AUTH_PLUGINS:
             problems.say(
@@ -418,6 +419,19 @@ class Plugin(Entity):
         twin = Plugin._default_manager.filter(name=self.name, place=self.place).exclude(pk=self.pk)
         if twin.exists():
             raise ValidationError({"name": f"`name`: {self.name} is attached there already."})
+
+    def _check_group(self, problems: validators.Problems) -> None:
+        from hmac_gateway.plugins import limit_count
+
+        group = self.config.get("group") if isinstance(self.config, dict) else None
+        if self.name != limit_count.name or not isinstance(group, str) or not group:
+            return
+        others = Plugin._default_manager.filter(name=self.name, config__group=group).exclude(pk=self.pk)
+        for other in others:
+            if not limit_count.same_group(self.config, other.config):
+                words = f"group conf mismatched; group {group!r} has another at {other.place}."
+                problems.say("config", f"`config`: {words}")
+                return
 
     def _check_config(self, problems: validators.Problems) -> None:
         # Imported late: the engine's plugins are not needed to load the models.

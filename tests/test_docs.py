@@ -43,7 +43,7 @@ from hmac_gateway.decorators import hmac_required
 from hmac_gateway.drf import HasConsumer
 from hmac_gateway.logs import AccessLog
 from hmac_gateway.management.commands.hmac_serve import Command as Serve
-from hmac_gateway.plugins import PLUGINS, hmac_auth
+from hmac_gateway.plugins import PLUGINS, RULES, hmac_auth
 from hmac_gateway.plugins.base import AuthPlugin
 from hmac_gateway.site_settings import CREDENTIAL_KEYS, PROTECT_KEYS
 

@@ -1,0 +1,107 @@
+"""Rules through a served gateway: exact counts over two workers with Redis, per worker without; what clients see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support.load import raw, storm
+from tests.support.nodes import Node
+from tests.support.served import Served
+
+LIMIT: dict[str, Any] = {"count": 10, "time_window": 600, "rejected_code": 429}
+KEYS = {name: {"apikey": f"{name}-key"} for name in ("alice", "bob", "carol")}
+
+
+@pytest.fixture(scope="module")
+def served(redis_url: str) -> Iterator[Served]:
+    environment = {"HMAC_GATEWAY_COUNTER_STORE": redis_url}
+    with Node() as node, Served(workers=2, environment=environment) as gateway:
+        gateway.put("/upstreams/node", {"nodes": {node.address: 1}})
+        gateway.put("/consumer_groups/gold", {"plugins": {"consumer-restriction": {"whitelist": ["alice", "bob"]}}})
+        for name, headers in KEYS.items():
+            consumer = {"username": name, "plugins": {"key-auth": {"key": headers["apikey"]}}}
+            gateway.put(f"/consumers/{name}", consumer)
+        gateway.put(
+            "/consumers/bob", {"username": "bob", "group_id": "gold", "plugins": {"key-auth": {"key": "bob-key"}}}
+        )
+        yield gateway
+
+
+def route(served: Served, name: str, **plugins: Any) -> str:
+    configs = {plugin.replace("_", "-"): config for plugin, config in plugins.items()}
+    served.put(f"/routes/{name}", {"uri": f"/{name}", "plugins": configs, "upstream_id": "node"})
+    served.settle()
+    return f"/{name}"
+
+
+def test_of_a_hundred_at_once_exactly_ten_pass(served: Served) -> None:
+    target = route(served, "exact", limit_count={**LIMIT, "policy": "redis"})
+    assert len(served.worker_pids()) == 2
+    assert storm(served.port, [raw("GET", target, {})] * 100) == {200: 10, 429: 90}
+    # A change of something else resets nothing.
+    route(served, "elsewhere")
+    found = served.get(target)
+    assert found.status == 429 and found.headers["x-ratelimit-remaining"] == "0"
+
+
+def test_memory_counts_in_each_worker(served: Served) -> None:
+    target = route(served, "each", limit_count=LIMIT)
+    passed = storm(served.port, [raw("GET", target, {})] * 200)[200]
+    assert 10 <= passed <= 20
+
+
+def test_each_consumer_its_own_with_headers_and_words(served: Served) -> None:
+    limit = {**LIMIT, "count": 1, "policy": "redis", "key": "consumer_name", "rejected_msg": "slow"}
+    target = route(served, "named", key_auth={}, limit_count=limit)
+    for name in ("alice", "carol"):
+        first, second = served.get(target, KEYS[name]), served.get(target, KEYS[name])
+        assert (first.status, first.headers["x-ratelimit-limit"], first.headers["x-ratelimit-remaining"]) == (
+            200,
+            "1",
+            "0",
+        )
+        assert (second.status, second.body) == (429, b'{"error_msg":"slow"}\n')
+        assert 590 < int(second.headers["x-ratelimit-reset"]) <= 600
+    # Who was not let in is not counted.
+    assert [served.get(target).status for _ in range(3)] == [401] * 3
+
+
+def test_restrictions_of_route_group_and_consumer(served: Served) -> None:
+    target = route(served, "members", key_auth={}, consumer_restriction={"blacklist": ["bob", "carol"]})
+    assert [served.get(target, KEYS[name]).status for name in KEYS] == [200, 200, 403]
+    assert served.get(target, KEYS["carol"]).body == b'{"message":"The consumer_name is forbidden."}\n'
+    assert served.get(target).status == 401
+    open_to_all = route(served, "nobody", consumer_restriction={"whitelist": ["alice"]})
+    found = served.get(open_to_all)
+    words = b'{"message":"The request is rejected, please check the consumer_name for this request"}\n'
+    assert (found.status, found.body) == (401, words)
+
+
+def test_a_global_rule_counts_besides(served: Served) -> None:
+    target = route(served, "both", limit_count={**LIMIT, "count": 5, "policy": "redis"})
+    everywhere = {**LIMIT, "count": 2, "policy": "redis", "rejected_code": 418}
+    served.put("/global_rules/1", {"plugins": {"limit-count": everywhere}})
+    served.settle()
+    try:
+        assert [served.get(target).status for _ in range(3)] == [200, 200, 418]
+    finally:
+        served.admin("DELETE", "/global_rules/1")
+        served.settle()
+    assert served.get(target).headers["x-ratelimit-remaining"] == "2"
+
+
+def test_the_auth_endpoint_says_403_with_the_quota(served: Served) -> None:
+    target = route(served, "asked", key_auth={}, limit_count={**LIMIT, "count": 1, "policy": "redis"})
+    headers = {**KEYS["alice"], "X-Original-URI": target, "X-Original-Method": "GET"}
+    found = [served.get("/.hmac-gateway/auth", headers) for _ in range(2)]
+    assert [answer.status for answer in found] == [202, 403]
+    assert [answer.headers["x-ratelimit-limit"] for answer in found] == ["1", "1"]
+
+
+def test_statuses_without_a_body(served: Served) -> None:
+    target = route(served, "silent", key_auth={}, consumer_restriction={"blacklist": ["alice"], "rejected_code": 204})
+    found = served.get(target, KEYS["alice"])
+    assert (found.status, found.body) == (204, b"")

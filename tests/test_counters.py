@@ -1,0 +1,135 @@
+"""Counters: exact under many threads and loops, fixed windows from the first request, bounded, away where they are."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from django.test import override_settings
+
+from hmac_gateway.counters import REDIS_PREFIX, Counters, MemoryCounter, RedisCounter, RefusingCounter, counter_store
+from hmac_gateway.plugins.base import Quota, Spent
+from hmac_gateway.stores import StoreUnavailable
+from tests.support.served import free_port
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_window_begins_with_its_first_request_and_does_not_move() -> None:
+    clock = Clock()
+    store = MemoryCounter(now=clock)
+    quota = Quota("k", 10)
+    assert store.count(quota) == Spent(1, 10)
+    clock.now += 9.5
+    assert store.count(quota) == Spent(2, 1)
+    assert store.count(Quota("other", 10)) == Spent(1, 10)
+    clock.now += 0.5
+    assert store.count(quota) == Spent(1, 10)
+
+
+def test_a_full_memory_refuses_and_forgets_only_what_is_over() -> None:
+    clock = Clock()
+    store = MemoryCounter(3, now=clock)
+    for number in range(3):
+        store.count(Quota(f"{number}", 10 + number))
+    assert store.count(Quota("0", 10)).used == 2, "known windows count on"
+    with pytest.raises(StoreUnavailable, match="full"):
+        store.count(Quota("new", 10))
+    clock.now += 10
+    assert store.count(Quota("new", 10)).used == 1
+    assert store.count(Quota("1", 11)).used == 2 and store.count(Quota("2", 12)).used == 2
+
+
+def test_no_request_pays_for_all_windows_and_none_stays() -> None:
+    clock = Clock()
+    store = MemoryCounter(10_000, now=clock)
+    for number in range(10_000):
+        store.count(Quota(f"{number}", 1))
+    clock.now += 1
+    before = len(store._windows)
+    store.count(Quota("x", 1))
+    assert before - len(store._windows) <= 2
+    for _ in range(30):
+        clock.now += 1
+        for number in range(1000):
+            store.count(Quota(f"{number}", 1))
+    assert len(store._windows) <= 1001 and len(store._ends) <= 1001
+
+
+def counts(store: Any, quota: Quota, number: int = 400) -> list[int]:
+    with ThreadPoolExecutor(16) as threads:
+        return sorted(threads.map(lambda _: store.count(quota).used, range(number)))
+
+
+def test_memory_with_many_threads() -> None:
+    assert counts(MemoryCounter(), Quota("k", 60)) == [*range(1, 401)]
+
+
+def test_redis_with_many_threads_and_its_window(redis_url: str) -> None:
+    store = RedisCounter(redis_url)
+    assert counts(store, Quota("k", 60, "redis")) == [*range(1, 401)]
+    client = store._clients.blocking
+    assert 50 < client.ttl(REDIS_PREFIX + "k") <= 60
+    client.pexpire(REDIS_PREFIX + "k", 2500)
+    assert store.count(Quota("k", 60, "redis")) == Spent(401, 3), "later requests do not prolong it"
+    client.persist(REDIS_PREFIX + "k")
+    assert store.count(Quota("k", 60, "redis")) == Spent(402, 60), "one without an end gets one"
+    client.script_flush()
+    assert store.count(Quota("k", 60, "redis")).used == 403
+    client.close()
+
+
+def test_redis_from_event_loops(redis_url: str) -> None:
+    store = RedisCounter(redis_url)
+
+    async def count_all() -> list[int]:
+        told = await asyncio.gather(*(store.acount(Quota("loop", 60, "redis")) for _ in range(200)))
+        await store._clients._async.pop(asyncio.get_running_loop()).aclose()
+        return sorted(spent.used for spent in told)
+
+    assert asyncio.run(count_all()) == [*range(1, 201)]
+    assert asyncio.run(count_all()) == [*range(201, 401)]
+
+
+def test_redis_that_is_away() -> None:
+    store = RedisCounter(f"redis://:hush@127.0.0.1:{free_port()}/0")
+    with pytest.raises(StoreUnavailable, match="Redis counter store failed") as found:
+        store.count(Quota("k", 1, "redis"))
+    assert "hush" not in str(found.value)
+    with pytest.raises(StoreUnavailable):
+        asyncio.run(store.acount(Quota("k", 1, "redis")))
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({}, "neither"),
+        ({"REPLAY_STORE": "database"}, "neither"),
+        ({"COUNTER_STORE": "memcached://h:hush@x"}, "'memcached'; allowed"),
+        ({"COUNTER_STORE": "redis://h:notaport/x"}, "not an address"),
+        ({"REPLAY_STORE": "redis://127.0.0.1:1/0"}, "Redis counter store failed"),
+        ({"REPLAY_STORE": "memory", "COUNTER_STORE": "redis://127.0.0.1:1/0"}, "Redis counter store failed"),
+    ],
+)
+def test_the_store_that_settings_name(settings: dict[str, Any], why: str) -> None:
+    with override_settings(HMAC_GATEWAY=settings):
+        store = counter_store()
+    assert store.count(Quota("k", 1)).used == 1, "memory is always there"
+    with pytest.raises(StoreUnavailable, match=why) as found:
+        store.count(Quota("k", 1, "redis"))
+    assert "hush" not in str(found.value)
+
+
+def test_each_quota_in_its_store() -> None:
+    store = Counters(MemoryCounter(), RefusingCounter("away"))
+    assert asyncio.run(store.acount(Quota("k", 1))).used == 1
+    with pytest.raises(StoreUnavailable, match="away"):
+        asyncio.run(store.acount(Quota("k", 1, "redis")))
