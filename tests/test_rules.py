@@ -28,8 +28,13 @@ from hmac_gateway.settling import Stores, asettle, settle, steps_left
 from hmac_gateway.site_settings import compile_protect
 from hmac_gateway.snapshot import Snapshot
 from hmac_gateway.stores import MemoryStore
+from proxy import forwarding
+from proxy.auth_view import auth_request_view
+from proxy.views import ProxyView
 from tests.proxy.test_compile import NOW, Rows, compiled
 from tests.settings import HMAC_GATEWAY
+from tests.support.proxied import Upstream
+from tests.support.raw_upstream import answer as answered
 
 ALICE = Consumer("1", "alice", group_id="gold")
 BOB = Consumer("2", "bob", group_id="gold")
@@ -275,6 +280,7 @@ def test_a_rule_is_no_way_to_authenticate(name: str) -> None:
 # --- the site's own addresses ---
 
 KEY = {"apikey": "alice-key"}
+PROXIED = (path(".hmac-gateway/auth", auth_request_view), re_path("", ProxyView.as_view()))
 
 
 class Read(APIView):
@@ -390,3 +396,29 @@ def test_groups_of_limits_must_agree_where_they_are_written(in_the_site: Any) ->
     with pytest.raises(ValidationError, match="group conf mismatched"):
         attach("limit-count", {**config, "count": 2}, consumer=in_the_site)
     attach("limit-count", config, consumer=in_the_site)
+
+
+def test_a_proxied_view_counts_and_tells_our_quota(in_the_site: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forwarding, "_forwarder", None)
+    own = b"HTTP/1.1 200 OK\r\nx-ratelimit-limit: 99\r\nX-RateLimit-Limit: 98\r\ncontent-length: 2\r\n\r\nok"
+    with Upstream(answered(own)) as upstream, override_settings(ROOT_URLCONF=PROXIED, MIDDLEWARE=[]):
+        nodes: Any = apps.get_model("hmac_proxy.Upstream").objects.create(id="u")
+        apps.get_model("hmac_proxy.Node").objects.create(upstream=nodes, host="127.0.0.1", port=upstream.port)
+        route: Any = apps.get_model("hmac_proxy.Route").objects.create(id="r", paths=["/*"], upstream=nodes)
+        attach("limit-count", {"count": 1, "time_window": 60, "rejected_code": 429}, route=route)
+        first, second = Client().get("/any"), Client().get("/any")
+        assert first.status_code == 200 and first.getvalue() == b"ok"
+        limits = [value for name, value in first.items() if name.lower() == "x-ratelimit-limit"]
+        assert limits == ["1"]
+        assert (second.status_code, second["X-RateLimit-Remaining"]) == (429, "0")
+        forwarding.forwarder().pool.close()
+
+
+def test_the_django_auth_endpoint_tells_the_quota(in_the_site: Any) -> None:
+    with override_settings(ROOT_URLCONF=PROXIED, MIDDLEWARE=[]):
+        route: Any = apps.get_model("hmac_proxy.Route").objects.create(id="r", paths=["/*"])
+        attach("key-auth", {}, route=route)
+        attach("limit-count", {"count": 1, "time_window": 60, "rejected_code": 429}, route=route)
+        found = [Client().get("/.hmac-gateway/auth", headers={**KEY, "X-Original-URI": "/x"}) for _ in range(2)]
+    assert [answer.status_code for answer in found] == [202, 403]
+    assert [answer["X-RateLimit-Remaining"] for answer in found] == ["0", "0"]

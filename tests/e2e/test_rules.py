@@ -9,6 +9,9 @@ import pytest
 
 from tests.support.load import raw, storm
 from tests.support.nodes import Node
+from tests.support.proxied import Upstream
+from tests.support.raw_client import RawClient
+from tests.support.raw_upstream import answer
 from tests.support.served import Served
 
 LIMIT: dict[str, Any] = {"count": 10, "time_window": 600, "rejected_code": 429}
@@ -97,11 +100,24 @@ def test_the_auth_endpoint_says_403_with_the_quota(served: Served) -> None:
     target = route(served, "asked", key_auth={}, limit_count={**LIMIT, "count": 1, "policy": "redis"})
     headers = {**KEYS["alice"], "X-Original-URI": target, "X-Original-Method": "GET"}
     found = [served.get("/.hmac-gateway/auth", headers) for _ in range(2)]
-    assert [answer.status for answer in found] == [202, 403]
-    assert [answer.headers["x-ratelimit-limit"] for answer in found] == ["1", "1"]
+    assert [said.status for said in found] == [202, 403]
+    assert [said.headers["x-ratelimit-limit"] for said in found] == ["1", "1"]
 
 
 def test_statuses_without_a_body(served: Served) -> None:
     target = route(served, "silent", key_auth={}, consumer_restriction={"blacklist": ["alice"], "rejected_code": 204})
     found = served.get(target, KEYS["alice"])
     assert (found.status, found.body) == (204, b"")
+
+
+def test_the_quota_is_ours_where_the_upstream_tells_one_too(served: Served) -> None:
+    own = b"HTTP/1.1 200 OK\r\nx-ratelimit-limit: 99\r\nX-RateLimit-Limit: 98\r\ncontent-length: 2\r\n\r\nok"
+    with Upstream(answer(own)) as upstream:
+        plugins = {"limit-count": {**LIMIT, "policy": "redis"}}
+        nodes = {f"127.0.0.1:{upstream.port}": 1}
+        served.put("/routes/theirs", {"uri": "/theirs", "plugins": plugins, "upstream": {"nodes": nodes}})
+        served.settle()
+        with RawClient(served.port) as client:
+            found = client.ask("GET", "/theirs", "gateway.test")
+    limits = [value for name, value in found.headers if name.lower() == "x-ratelimit-limit"]
+    assert (found.status, limits) == (200, ["10"])
