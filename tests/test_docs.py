@@ -33,6 +33,7 @@ from typing import Any, Self
 from urllib.parse import unquote
 
 import pytest
+from django.core.management import BaseCommand, load_command_class
 
 from hmac_gateway.conf import DEFAULTS
 from hmac_gateway.core.errors import Rejected
@@ -369,6 +370,16 @@ def test_every_option_of_hmac_serve_is_documented() -> None:
     for action in parser._actions:
         if action.dest not in django:
             assert action.option_strings[0] in rows, action.option_strings
+
+
+@pytest.mark.parametrize("name", ["hmac_import", "hmac_export"])
+def test_every_option_of_import_and_export_is_documented(name: str) -> None:
+    rows = table("docs/import-export.md")
+    command = load_command_class("hmac_gateway", name)
+    django = {action.dest for action in BaseCommand().create_parser("manage.py", "x")._actions}
+    for action in command.create_parser("manage.py", name)._actions:
+        if action.dest not in django:
+            assert (action.option_strings or ["FILE"])[0] in rows, action.dest
 
 
 def test_every_reason_is_explained_with_its_status() -> None:

@@ -398,9 +398,10 @@ def put_rows(
     if row is None:
         row = model(**resource.own)
         if resource is CREDENTIALS:
-            row.consumer = find_owner(call)
-            if row.consumer is None:
+            owner = find_owner(call)
+            if owner is None:
                 raise refuse("consumer not found", 404)
+            row.consumer = owner
     created = version if adding else row.extra.get(CREATED_INDEX, row.changed_at_version)
     place = None if adding else row.pk
     fill(row, resource.fields, doc)

@@ -453,7 +453,7 @@ def _differences(entry: Entry, row: Any) -> Iterator[Difference]:
     hidden: set[str] = set()
     if resource in (CONSUMERS, CREDENTIALS):
         wanted, hidden = _masked(resource, row, wanted)
-    if resource is CONSUMERS and not wanted.get("plugins") and not present.get("plugins"):
+    if not wanted.get("plugins") and not present.get("plugins"):
         # An empty map says nothing.
         wanted.pop("plugins", None), present.pop("plugins", None)
     yield from _compare("", present, wanted, hidden)

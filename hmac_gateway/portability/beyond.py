@@ -163,7 +163,10 @@ def differences(resource: Resource, row: Any, given: Mapping[str, Any], now: dat
     present = {(part, key): values for _, part, key, values in _groups(of(resource, row, True, now, full=True))}
     found = []
     for prefix, part, key, values in _groups(given):
-        old = present.get((part, key), {})
+        # Only what stands below can be missing; the row's own columns are always there.
+        if (part, key) not in present:
+            raise refuse(f"`{part}`: {key!r} is not in this object")
+        old = present[part, key]
         over = _UNTIL in values and _over(values, now)
         for name, value in values.items():
             before = old.get(name)
