@@ -24,6 +24,7 @@ def register_checks() -> None:
     register(protect.check_policies_deployed, Tags.security, deploy=True)
     register(middleware.check_middleware, Tags.security)
     register(processes.check_replay_store, Tags.security)
+    register(processes.check_counter_store, Tags.security)
     register(processes.check_server, Tags.security)
     register(rest.check_authenticators, Tags.security)
     register(rest.check_throttles, Tags.security)

@@ -44,6 +44,27 @@ def check_replay_store(app_configs: object, **kwargs: Any) -> Iterator[CheckMess
         )
 
 
+def check_counter_store(app_configs: object, **kwargs: Any) -> Iterator[CheckMessage]:
+    """Where limits are to be counted for all processes, that is a Redis."""
+    if not readable("REPLAY_STORE", "COUNTER_STORE"):
+        return
+    name = conf.counter_store
+    if not name or name == conf.replay_store:
+        return
+    if not name.startswith(REDIS_SCHEMES):
+        yield Error(
+            f"HMAC_GATEWAY['COUNTER_STORE'] is {name.partition('://')[0]!r}.",
+            hint="Allowed: redis://…, or None for the Redis of REPLAY_STORE.",
+            id="hmac_gateway.E006",
+        )
+    elif find_spec("redis") is None:
+        yield Error(
+            "HMAC_GATEWAY['COUNTER_STORE'] names Redis, but the package redis is not installed.",
+            hint="pip install 'django-hmac-gateway[redis]'",
+            id="hmac_gateway.E006",
+        )
+
+
 def check_server(app_configs: object, **kwargs: Any) -> Iterator[CheckMessage]:
     """A server that is known to lose the request target; of others the first request tells, in the log."""
     if os.environ.get("GRANIAN_INTERFACE", "").lower() == "wsgi":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hmac_gateway.stores import processes
-from tests.support.checks import found
+from tests.support.checks import found, with_settings
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,26 @@ def test_granian_over_wsgi_loses_the_target(monkeypatch: pytest.MonkeyPatch) -> 
     assert list(found()) == ["hmac_gateway.W017"]
     monkeypatch.setenv("GRANIAN_INTERFACE", "asgi")
     assert found() == {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"COUNTER_STORE": "memcached://h:hush@x"}, "'memcached'"),
+        ({"COUNTER_STORE": "redis://127.0.0.1/1"}, ""),
+        ({"REPLAY_STORE": "redis://127.0.0.1/1"}, ""),
+        ({}, ""),
+    ],
+)
+def test_limits_are_counted_in_a_redis(settings: dict[str, str], said: str) -> None:
+    with with_settings(**settings):
+        messages = found()
+    assert list(messages) == (["hmac_gateway.E006"] if said else [])
+    assert not said or (said in messages["hmac_gateway.E006"].msg and "hush" not in str(messages))
+
+
+def test_the_package_for_counting_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hmac_gateway.checks.processes.find_spec", lambda name: None)
+    with with_settings(COUNTER_STORE="redis://127.0.0.1/1"):
+        messages = found()
+    assert "COUNTER_STORE" in messages["hmac_gateway.E006"].msg
