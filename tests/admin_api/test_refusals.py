@@ -131,6 +131,33 @@ def texts() -> list[tuple[str, Any, str]]:
             {"nodes": NODES, "tls": {"client_cert": "c", "client_key": "k"}},
             "`tls.client_cert` is not supported: ",
         ),
+        (
+            "routes/1",
+            {"uri": "/x", "upstream": {"nodes": NODES, "tls": {"client_key": "k"}}},
+            "`tls.client_key` is not",
+        ),
+        ("upstreams/1", {"nodes": NODES, "type": "chash"}, "missing key"),
+        (
+            "upstreams/1",
+            {"nodes": NODES, "type": "chash", "key": "remote"},
+            conf + 'failed to match pattern "^(uri|server_name|server_addr|',
+        ),
+        (
+            "upstreams/1",
+            {"nodes": NODES, "type": "chash", "hash_on": "cookie", "key": "a b"},
+            conf + 'failed to match pattern "^[a-zA-Z0-9_-]+$" with "a b"',
+        ),
+        ("upstreams/1", {"nodes": NODES, "checks": {"passive": {}}}, conf + 'property "checks" validation failed: '),
+        (
+            "upstreams/1",
+            {"nodes": NODES, "checks": {"active": {"healthy": {"successes": 255}}}},
+            conf + 'property "checks" validation failed: ',
+        ),
+        (
+            "upstreams/1",
+            {"nodes": NODES, "checks": {"active": {}, "passive": {"unhealthy": {"http_statuses": [199]}}}},
+            conf + 'property "checks" validation failed: ',
+        ),
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import ssl
 import threading
 import time
@@ -44,14 +45,19 @@ Lane = Callable[..., Site]
 
 @pytest.fixture(params=["gateway", "embedded"])
 def lane(request: pytest.FixtureRequest, gateway: Proxied) -> Iterator[Lane]:
-    """Makes a site whose requests go to ports; options are those of an upstream, `weights` its nodes'."""
+    """Makes a site whose requests go to ports; options are those of an upstream, `weights` its nodes'.
+
+    `seconds` are all of its timeouts.
+    """
     with contextlib.ExitStack() as stack:
 
-        def made(*ports: int, weights: tuple[int, ...] = (), **upstream: Any) -> Site:
+        def made(*ports: int, weights: tuple[int, ...] = (), seconds: float = 10.0, **upstream: Any) -> Site:
             if request.param == "embedded":
+                upstream["seconds"] = seconds
                 site = stack.enter_context(Embedded(ports=ports, weights=weights, **upstream))
                 return Site(site.port, HOST, "/gw")
             given = zip(ports, weights or [1] * len(ports), strict=True)
+            upstream["timeout"] = dict.fromkeys(("connect", "send", "read"), seconds)
             upstream["nodes"] = [{"host": "127.0.0.1", "port": port, "weight": weight} for port, weight in given]
             return Site(gateway.port, gateway.lead(upstream=upstream), "")
 
@@ -247,6 +253,26 @@ def test_answer_that_does_not_come_is_504_upstream(gateway: Proxied) -> None:
     with Upstream(lambda peer: peer.wait_closed()) as silent:
         found = gateway.ask("GET", "/", gateway.lead(silent.port, upstream={"timeout": QUICK}))
     assert (found.status, found.get(TELLS)) == (504, "504")
+
+
+def test_retry_timeout_ends_with_502(lane: Lane) -> None:
+    """It is counted from the first attempt, and connecting to the first node takes longer."""
+    with contextlib.ExitStack() as stack:
+        deaf = []
+        for _ in range(2):
+            listener = stack.enter_context(socket.socket())
+            listener.bind(("127.0.0.1", 0))
+            listener.listen(0)
+            for _ in range(4):
+                filler = stack.enter_context(socket.socket())
+                filler.setblocking(False)
+                with contextlib.suppress(BlockingIOError):
+                    filler.connect(listener.getsockname())
+            deaf.append(listener.getsockname()[1])
+        site = lane(*deaf, retries=1, retry_timeout=0.1, seconds=0.3)
+        assert [(found.status, found.get(TELLS)) for found in [site.ask()]] == [(502, "502")]
+        site = lane(*deaf, retries=1, retry_timeout=5.0, seconds=0.3)
+        assert [(found.status, found.get(TELLS)) for found in [site.ask()]] == [(504, "504, 504")]
 
 
 # --- TLS ---

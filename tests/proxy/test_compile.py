@@ -355,6 +355,21 @@ def test_tls_of_an_upstream(rows: Rows) -> None:
     )
     target = upstream_of(rows).nodes[0].target
     assert (target.tls, target.verify, target.server_name, target.ca_file) == (True, False, "r.test", "/ca")
+    assert target.client_cert is None
+    rows.upstream(
+        scheme="grpcs",
+        pass_host="rewrite",
+        upstream_host="[::1]:444",
+        tls={"client_cert_file": "/c", "client_key_file": "/k"},
+    )
+    target = upstream_of(rows).nodes[0].target
+    assert (target.tls, target.server_name, target.client_cert) == (True, "::1", ("/c", "/k"))
+
+
+def test_hash_of_an_upstream(rows: Rows) -> None:
+    rows.upstream(type="chash", hash_on="header", key="x-id")
+    found = upstream_of(rows)
+    assert (found.type, found.hash_on, found.key) == ("chash", "header", "x-id")
 
 
 def test_keepalive_of_an_upstream(rows: Rows) -> None:

@@ -73,6 +73,18 @@ def test_wrong_keys(key: str) -> None:
         ({"keepalive": []}, "keepalive", "a JSON object"),
         ({"checks": None}, "checks", "a JSON object"),
         ({"checks": {"active": 1}}, "checks", "a JSON object"),
+        ({"type": "chash", "key": "no_such"}, "key", "what matches ^(uri|"),
+        ({"type": "chash", "key": "uri\n"}, "key", "what matches ^(uri|"),
+        ({"type": "chash", "hash_on": "header", "key": "a b"}, "key", "what matches ^[a-zA-Z0-9_-]+$"),
+        ({"type": "chash", "hash_on": "cookie", "key": "a=b"}, "key", "what matches ^[a-zA-Z0-9_-]+$"),
+        ({"tls": {"client_key": "-----BEGIN"}}, "tls", "`tls.client_key` is not supported: a private key does not"),
+        ({"tls": {"client_cert_id": "1"}}, "tls", "paths of PEM files"),
+        ({"tls": {"verfy": False}}, "tls", "`tls.verfy` is not supported: verify, ca_file,"),
+        ({"tls": {"verify": 0}}, "tls", "`tls.verify`: allowed is true or false."),
+        ({"tls": {"ca_file": "ca.pem"}}, "tls", "`tls.ca_file`: allowed is the absolute path"),
+        ({"tls": {"ca_file": 1}}, "tls", "`tls.ca_file`: allowed is the absolute path"),
+        ({"tls": {"client_cert_file": "/c.pem"}}, "tls", "belong together"),
+        ({"tls": {"client_key_file": "/k.pem"}}, "tls", "belong together"),
     ],
 )
 def test_upstream_fields(fields: dict[str, Any], field: str, text: str) -> None:
