@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from django.conf import settings
+
 from hmac_gateway.adapters.auth_request import originals, speakers
 from hmac_gateway.conf import conf
 from hmac_gateway.counters import counter_store
@@ -60,4 +62,6 @@ def build(*, now: Callable[[], float] = time.time, store: ReplayStore | None = N
         spool_memory=conf.spool_memory,
         started=started,
         stopped=stopped,
+        # Under Django's default names they may as well be an upstream's.
+        own_cookies=frozenset({settings.SESSION_COOKIE_NAME, settings.CSRF_COOKIE_NAME} - {"sessionid", "csrftoken"}),
     )

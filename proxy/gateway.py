@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 from hmac_gateway.adapters.auth_request import PATH as AUTH_PATH
 from hmac_gateway.adapters.auth_request import speakers
 from hmac_gateway.core.errors import Rejected
-from hmac_gateway.core.identity import NOBODY, Identity
+from hmac_gateway.core.identity import NOBODY, Carrier, Identity
 from hmac_gateway.core.message import Message
 from hmac_gateway.core.reasons import Reason
 from hmac_gateway.core.words import Answer, answer, row
@@ -175,7 +175,8 @@ class Gateway:
 
     `snapshot` gives the current configuration or None; `now` is Unix seconds; `trusted` says whether a peer's
     X-Forwarded-* are believed; `dialect` whose words are used before a route matched; `client_silence` how many
-    seconds a client may keep it waiting; `endpoint` answers for other proxies, loopback's without one.
+    seconds a client may keep it waiting; `endpoint` answers for other proxies, loopback's without one; `own_cookies`
+    are names that no upstream gets.
     """
 
     def __init__(
@@ -194,7 +195,9 @@ class Gateway:
         client_silence: float = CLIENT_SILENCE,
         started: Callable[[], None] | None = None,
         stopped: Callable[[], None] | None = None,
+        own_cookies: frozenset[str] = frozenset(),
     ) -> None:
+        self._own_cookies = frozenset(Carrier("cookie", name) for name in own_cookies)
         self._snapshot = snapshot
         self._stores = Stores(store, counters or MemoryCounter())
         self._now = now
@@ -505,12 +508,16 @@ class Gateway:
         message = exchange.message
         framing = await self._framing(exchange, spool)
         try:
-            target = forwarded_target(message, forward, admission.hidden)
+            # The console's cookies come here too where it has the same host: cookies ignore ports.
+            hidden = admission.hidden
+            if self._own_cookies and message.get("cookie") is not None:
+                hidden |= self._own_cookies
+            target = forwarded_target(message, forward, hidden)
         except BadTarget as error:
             rejected = Rejected(Reason.AMBIGUOUS_PATH, dialect=route.dialect, facts={"why": str(error)})
             await self._refuse(exchange, rejected, send)
             return
-        lines = header_lines(message, admission.identity, admission.hidden, peer, exchange.request_id, framing)
+        lines = header_lines(message, admission.identity, hidden, peer, exchange.request_id, framing)
         began = time.perf_counter()
         failed: list[int] = []
         try:

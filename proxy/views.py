@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, cast
 from urllib.parse import quote
 
+from django.conf import settings
 from django.contrib.auth.decorators import login_not_required
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, transaction
@@ -35,6 +36,7 @@ from hmac_gateway.adapters.django import (
 )
 from hmac_gateway.conf import conf
 from hmac_gateway.core.errors import Rejected
+from hmac_gateway.core.identity import Carrier
 from hmac_gateway.core.message import Message, split_target
 from hmac_gateway.core.reasons import Reason
 from hmac_gateway.core.words import Answer
@@ -115,6 +117,10 @@ def _routed(request: HttpRequest, captured: str | None) -> tuple[Route, Message,
     return route, message, snapshot
 
 
+def _own_cookies() -> frozenset[Carrier]:
+    return frozenset(Carrier("cookie", name) for name in (settings.SESSION_COOKIE_NAME, settings.CSRF_COOKIE_NAME))
+
+
 def _forwarded(
     request: HttpRequest, route: Route, admission: Admission, message: Message, snapshot: Snapshot
 ) -> HttpResponseBase | Rejected:
@@ -129,13 +135,15 @@ def _forwarded(
         return Rejected(Reason.LENGTH_REQUIRED, dialect=conf.dialect)
     upload = _Upload(request, message)
     try:
-        target = forwarded_target(message, forward, admission.hidden)
+        # What makes somebody a user of this site is not the upstream's business.
+        hidden = admission.hidden | _own_cookies() if message.get("cookie") is not None else admission.hidden
+        target = forwarded_target(message, forward, hidden)
     except BadTarget as error:
         return _ambiguous(str(error), route.dialect)
     port = request.META.get("SERVER_PORT", "")
     peer = Peer(int(port) if port.isascii() and port.isdigit() else 80, site.is_trusted(message.remote_addr))
     request_id = request_id_of(request)
-    lines = header_lines(message, admission.identity, admission.hidden, peer, request_id, upload.framing)
+    lines = header_lines(message, admission.identity, hidden, peer, request_id, upload.framing)
     plan = Plan(upstream, forward.timeouts, target, lines, admission.identity)
     failed: list[int] = []
     try:

@@ -106,6 +106,13 @@ def test_connection_header_cannot_take_away_what_the_gateway_says(gateway: Proxi
     assert found.get("x-public") == "2"
 
 
+def test_cookies_of_the_console_are_not_the_upstreams(gateway: Proxied) -> None:
+    sent = "theirs=1; hmac_gateway_sessionid=abc; sessionid=2; hmac_gateway_csrftoken=def"
+    with Upstream(answer(OK)) as upstream:
+        assert gateway.ask("GET", "/", gateway.lead(upstream.port), [("cookie", sent)]).status == 200
+        assert seen(upstream.peer()).get("cookie") == "theirs=1; sessionid=2"
+
+
 # --- hop by hop ---
 
 

@@ -605,6 +605,15 @@ def test_hop_by_hop_headers_end_here_both_ways(configure: Any) -> None:
     assert got - {"cookie"} == ours | {"x-request-id", "x-stays"}
 
 
+def test_cookies_of_the_site_are_not_the_upstreams(configure: Any) -> None:
+    with Upstream(answer(OK)) as upstream:
+        configure(upstream.port)
+        sent = "theirs=1; hmac_gateway_sessionid=abc; x=2; hmac_gateway_csrftoken=def"
+        assert ask("GET", "/x", [("cookie", sent)]).status == 200
+        found = seen(upstream.peer())
+    assert found.get("cookie") == "theirs=1; x=2"
+
+
 def test_request_id_of_a_trusted_peer_is_kept(configure: Any, settings: Any) -> None:
     with Upstream(answer(OK)) as upstream:
         configure(upstream.port)
