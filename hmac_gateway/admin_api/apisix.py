@@ -121,7 +121,16 @@ class ApisixView(APIView):
         response["Access-Control-Allow-Origin"] = "*"
         response["Access-Control-Expose-Headers"] = "*"
         response["Cache-Control"] = "no-store"
+        if response.status_code == 405:
+            response["Allow"] = ", ".join(self._supported())
         return response
+
+    def _supported(self) -> list[str]:
+        """The methods that there are at this address (RFC 9110 15.5.6)."""
+        found = RESOURCES.get(self.kwargs.get("name") or "")
+        resource = CREDENTIALS if self.kwargs.get("owner") is not None else found
+        refused = frozenset() if resource is None else resource.refused_methods
+        return [method for method in self.allowed_methods if method not in refused]
 
 
 class AbsentView(ApisixView):

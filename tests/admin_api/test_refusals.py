@@ -284,3 +284,37 @@ def test_failures_of_the_database_and_of_ours(
     assert response.status_code == status and list(response.json()) == ["error_msg"]
     assert b"secret-text" not in response.content and b"Traceback" not in response.content
     assert "secret-text" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("POST", "consumers", {"GET", "HEAD", "PUT", "DELETE", "OPTIONS"}),
+        ("PATCH", "consumers/c/credentials/1", {"GET", "HEAD", "PUT", "DELETE", "OPTIONS"}),
+        ("TRACE", "routes", {"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"}),
+        ("PUT", "plugins/list", {"GET", "HEAD", "OPTIONS"}),
+        ("GET", "schema/validate/routes", {"POST", "OPTIONS"}),
+        ("DELETE", "configs/validate", {"POST", "OPTIONS"}),
+    ],
+)
+def test_a_method_that_is_not_supported(api: Api, method: str, path: str, allowed: set[str]) -> None:
+    api.put("consumers", {"username": "c"})
+    response = api.call(method, path, {})
+    assert response.status_code == 405
+    assert response.json()["error_msg"].startswith(f"not supported `{method}` method")
+    assert set(response["Allow"].split(", ")) - {"HEAD"} == allowed - {"HEAD"}
+
+
+def test_conditions_and_heads_are_answered_like_others(api: Api) -> None:
+    api.put("services/1", {})
+    plain = api.get("services/1")
+    for headers in (
+        {"If-None-Match": "*"},
+        {"If-Modified-Since": "Sun, 06 Nov 2044 08:49:37 GMT"},
+        {"Range": "bytes=0-1"},
+    ):
+        answer = api.call("GET", "services/1", None, **headers)
+        assert (answer.status_code, answer.content) == (200, plain.content)
+    head = api.call("HEAD", "services/1")
+    assert head.status_code == 200 and head["X-API-VERSION"] == "v3"
+    assert api.call("PUT", "services/1", {}, **{"If-Match": '"x"'}).status_code == 200
