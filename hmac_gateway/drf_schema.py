@@ -31,8 +31,10 @@ class HmacScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-cal
         step, _ = _step(self.target, auto_schema.view)
         if step.plugin.name == "basic-auth":
             return {"type": "http", "scheme": "basic"}
+        if step.plugin.name == "jwt-auth" and ("header", "authorization") in step.common.carriers:
+            return {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
         place, name = min(step.common.carriers)
-        if step.plugin.name == "key-auth":
+        if step.plugin.name in ("key-auth", "jwt-auth"):
             place, name = next((c for c in sorted(step.common.carriers) if c.place == "header"), (place, name))
             return {"type": "apiKey", "in": place, "name": name}
         signed = step.plugin.name == "hmac-auth"
