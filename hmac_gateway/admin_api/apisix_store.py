@@ -30,6 +30,8 @@ from .writing import AT_ONCE, Writer
 
 #: The document's stamps, which only the server writes.
 _STAMPS: Final = ("create_time", "update_time")
+#: Keys that hold an object's id, which may be a number.
+_IDS: Final = frozenset(["id", "service_id", "upstream_id", "plugin_config_id", "group_id"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +244,8 @@ def make_room(resource: Resource, key: str, call: Call) -> Any:
 
 def post(resource: Resource, doc: Any, call: Call) -> Doc:
     """Create an object under an id of 20 digits, as APISIX has them."""
-    _refuse_stamps(_given(doc))
+    doc = _given(doc)
+    _refuse_stamps(doc)
     if "id" in doc:
         raise refuse(f"wrong {resource.kind} id, do not need it")
     doc = {**doc, "id": f"{secrets.randbelow(10**20):020d}"}
@@ -311,7 +314,12 @@ def _placed(old: Any, path: list[str], new: Any) -> Any:
 def _given(doc: Any) -> Doc:
     if not isinstance(doc, dict):
         raise refuse("missing configurations")
-    return dict(doc)
+    # 1 and 1.0 are one number in JSON, and so one id.
+    return {key: int(item) if key in _IDS and _whole(item) else item for key, item in doc.items()}
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, float) and value.is_integer()
 
 
 def _refuse_stamps(doc: Doc) -> None:

@@ -449,3 +449,14 @@ def test_a_list_asks_the_database_a_fixed_number_of_times(api: Api, django_asser
         api.put(f"routes/{number}", route(plugins=HMAC))
     with django_assert_max_num_queries(8):
         assert api.get("routes").json()["total"] == 12
+
+
+def test_numbers_that_are_equal_are_one_id(api: Api) -> None:
+    assert api.put("services", '{"id": 1.0}').json()["key"] == "/apisix/services/1"
+    assert api.put("services", '{"id": 1}').status_code == 200
+    assert api.put("services", '{"id": 1e0}').status_code == 200
+    assert api.get("services").json()["total"] == 1
+    made = api.post("routes", '{"uri": "/x", "service_id": 1.0}')
+    assert made.status_code == 201 and made.json()["value"]["service_id"] == 1
+    for body in ('{"id": 1e100}', '{"id": 1.5}', '{"id": -1.0}', '{"id": 0.0}'):
+        assert api.put("services", body).status_code == 400
