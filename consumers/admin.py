@@ -16,6 +16,7 @@ from django.templatetags.static import static
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 
+from hmac_gateway import references
 from hmac_gateway.admin_base import (
     HISTORY,
     HISTORY_FIELDS,
@@ -28,6 +29,7 @@ from hmac_gateway.admin_base import (
     plugin_inline,
     show_once,
 )
+from hmac_gateway.core.credential import is_reference
 from hmac_gateway.crypto import CannotOpen
 from hmac_gateway.defaults import new_secret
 from hmac_gateway.forms import KEEP_CHOICES, RotateForm, SecretForm
@@ -117,16 +119,33 @@ class CredentialAdmin(ShowsSecretsOnce, EntityAdmin):
     autocomplete_fields = ["consumer"]
     fieldsets = [
         (None, {"fields": ["consumer", "plugin", "identifier", "secret", "enabled"]}),
-        ("Valid", {"fields": ["not_before", "expires_at", "previous_secret_until"]}),
+        ("Valid", {"fields": ["secret_stands", "not_before", "expires_at", "previous_secret_until"]}),
         folded("Method's settings", "settings"),
         folded("More", "public_id", "name", "desc", "labels", "tags", "dialect", "extra"),
         folded("History", "id", "last_used_at", *HISTORY_FIELDS),
     ]
-    readonly_fields = ["previous_secret_until", "last_used_at"]
+    readonly_fields = ["previous_secret_until", "last_used_at", "secret_stands"]
 
     @admin.display(description="identifier", ordering="identifier")
     def shown_identifier(self, obj: Credential) -> str:
-        return "(the key itself)" if obj.plugin == "key-auth" else obj.identifier
+        if obj.plugin == "key-auth" and not is_reference(obj.identifier):
+            return "(the key itself)"
+        return obj.identifier
+
+    @admin.display(description="secret stands")
+    def secret_stands(self, obj: Credential) -> str:
+        """A reference and what this process finds there: the gateway's may have another environment."""
+        try:
+            text = obj.get_secret()
+        except CannotOpen:
+            return "here, sealed with other keys"
+        if not is_reference(text):
+            return "here, sealed" if text else "nowhere: there is none"
+        try:
+            references.resolve(text)
+        except references.Unresolved as error:
+            return f"in {text}; here, it lets nobody in: {error}"
+        return f"in {text}; here, it is found"
 
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view(self.rotate)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.apps import apps
+from django.test import Client
 
 from hmac_gateway.core.credential import Credential
 from hmac_gateway.runtime import Runtime
@@ -108,3 +109,26 @@ def test_the_console_takes_no_other_reference() -> None:
     row = Row(plugin="hmac-auth", identifier="k")
     with pytest.raises(Exception, match="begins with GATEWAY_SECRET_"):
         row.set_secret("$env://SECRET_KEY")
+
+
+def test_the_console_says_where_a_secret_stands(
+    api: Api, monkeypatch: pytest.MonkeyPatch, admin_client: Client
+) -> None:
+    api.put("consumers/c", {"username": "c"})
+    api.put("consumers/c/credentials/1", {"plugins": {"key-auth": {"key": ENV}}})
+    api.put("consumers/c/credentials/2", {"plugins": {"hmac-auth": {"key_id": "k", "secret_key": "hunter2-hunter2"}}})
+    referring, plain = (Row.objects.get(public_id=key).pk for key in "12")
+
+    def page(key: object) -> str:
+        return admin_client.get(f"/admin/hmac_consumers/credential/{key}/change/").content.decode()
+
+    monkeypatch.delenv("GATEWAY_SECRET_ONE", raising=False)
+    assert f"in {ENV}; here, it lets nobody in: the variable GATEWAY_SECRET_ONE is not set" in page(referring)
+    monkeypatch.setenv("GATEWAY_SECRET_ONE", "hunter2")
+    assert f"in {ENV}; here, it is found" in page(referring) and "hunter2" not in page(referring)
+    assert "here, sealed" in page(plain) and "hunter2" not in page(plain)
+    assert ENV in admin_client.get("/admin/hmac_consumers/credential/").content.decode()
+    typed = {"plugin": "hmac-auth", "identifier": "k", "secret": "$env://SECRET_KEY", "settings": "{}"}
+    typed |= {"dialect": "apisix", "public_id": "2", "consumer": Row.objects.get(pk=plain).consumer_id, "extra": "{}"}
+    refused = admin_client.post(f"/admin/hmac_consumers/credential/{plain}/change/", typed)
+    assert refused.status_code == 200 and "begins with GATEWAY_SECRET_" in refused.content.decode()
