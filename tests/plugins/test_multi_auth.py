@@ -220,3 +220,12 @@ def test_beside_another_plugin_both_must_hold() -> None:
     assert refused(steps, PASSWORD).plugin == "key-auth"
     assert refused(steps, KEY).plugin == "multi-auth"
     assert refused(steps, KEY, BEARER).reason is Reason.DIFFERENT_CONSUMERS
+
+
+def test_claims_outlive_a_later_plugin() -> None:
+    table = {"joe": credential("joe", SECRET.encode(), plugin="jwt-auth")}
+    people = People(lookups({**TABLES, "jwt-auth": table}), {})
+    steps = pipeline([compile_step("jwt-auth", {"store_in_ctx": True}), compile_step("key-auth", {})])
+    found = check(Message("GET", "/", [KEY, BEARER]), steps, people, NOW)
+    assert isinstance(found, Admission)
+    assert (found.identity.plugin, found.identity.claims) == ("key-auth", {"key": "joe", "sub": "7"})
