@@ -105,7 +105,8 @@ class Compiler:
 
         What leads nowhere, or to a key that another consumer has, is left out and told once.
         """
-        referring = [(name, credential) for name, credential in table.items() if is_reference(name)]
+        # Fingerprints are digits of hexadecimal numbers.
+        referring = [(name, credential) for name, credential in table.items() if name.startswith("$")]
         if not referring:
             return table
         for name, _ in referring:
