@@ -250,7 +250,7 @@ def test_every_refusal_is_401_or_403() -> None:
             reason or Reason.MISSING,
             plugin=plugin,
             dialect=dialect,
-            facts={"header": "a", "why": "b", "size": 1, "limit": 2},
+            facts={"header": "a", "why": "b", "size": 1, "limit": 2, "type": "x"},
             challenge='hmac realm="hmac"',
         )
         status, body, headers = refusal(rejected, "id")

@@ -113,7 +113,7 @@ def test_an_acl_group_once_per_consumer() -> None:
 def test_an_identifier_is_unique_per_method() -> None:
     jack = consumer()
     saved(credential(jack))
-    saved(credential(jack, plugin="jwt-auth"))
+    saved(credential(jack, plugin="basic-auth"))
     sibling = credential(jack)
     assert "taken" in errors(sibling)["identifier"][0]
     stranger = credential(consumer("jill"), public_id="c9")
@@ -149,7 +149,7 @@ def test_one_own_entry_per_method_and_one_public_id_per_consumer() -> None:
     jack = consumer()
     saved(credential(jack, "a", public_id=None))
     saved(credential(jack, "b", public_id="c1"))
-    saved(credential(jack, "c", public_id=None, plugin="jwt-auth"))
+    saved(credential(jack, "c", public_id=None, plugin="basic-auth"))
     for row in (credential(jack, "d", public_id=None), credential(jack, "e", public_id="c1", plugin="basic-auth")):
         assert list(errors(row)) == ["public_id"]
         with pytest.raises(IntegrityError), transaction.atomic():

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 
 from hmac_gateway.portability import text
 
+from ..support.fuzz import examples
 from .configurations import FULL, configurations, enriched
 from .support import HERE, again, everything, exported, refused, take, wipe, yaml_of
 
@@ -74,7 +75,7 @@ def test_what_is_beyond_can_be_changed() -> None:
 
 
 @given(document=configurations())
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(12), deadline=None, suppress_health_check=list(HealthCheck))
 @pytest.mark.django_db(transaction=False)
 def test_any_configuration_comes_back(document: dict[str, Any], db: None) -> None:
     wipe()
