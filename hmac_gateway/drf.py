@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping
 from importlib.util import find_spec
 from types import new_class
-from typing import Any, ClassVar, Final, cast
+from typing import Any, ClassVar, Final, TypeVar, cast
 
 from django.contrib.auth import get_user_model
 from django.core.cache import cache
@@ -131,6 +131,7 @@ class HmacAuthentication(BaseAuthentication):
             refused = outcome
         assert refused is not None  # else there was a snapshot to ask
         _mark(request, step, stored=True)
+        access.asked = {"by": "HmacAuthentication", "policy": _given(self, _view(request)) or {}}
         raise _exception(http, refused)
 
     def authenticate_header(self, request: Request) -> str:
@@ -161,14 +162,13 @@ def _view(request: Request) -> Any:
     return (request.parser_context or {}).get("view")
 
 
+T = TypeVar("T")
 _policies: Final[dict[int, tuple[Any, site.Policy]]] = {}
 
 
 def _step(authenticator: HmacAuthentication, view: Any) -> tuple[Step, bool]:
     """The step to pass, and whether somebody asked for it explicitly."""
-    given = getattr(view, "hmac_policy", None)
-    if given is None:
-        given = authenticator.policy
+    given = _given(authenticator, view)
     if given is None:
         return _DEFAULT.step(), False
     kept = _policies.get(id(given))
@@ -179,6 +179,11 @@ def _step(authenticator: HmacAuthentication, view: Any) -> tuple[Step, bool]:
             _policies.clear()  # a policy made anew for each request must not fill the memory
         kept = _policies[id(given)] = (given, site.Policy(given))
     return kept[1].step(), True
+
+
+def _given(authenticator: HmacAuthentication, view: Any) -> Any:
+    given = getattr(view, "hmac_policy", None)
+    return authenticator.policy if given is None else given
 
 
 def _mark(request: Request, step: Step, *, stored: bool) -> None:
@@ -193,7 +198,9 @@ def _mark(request: Request, step: Step, *, stored: bool) -> None:
     headers["Vary"] = vary
     if stored:
         headers["Cache-Control"] = NO_STORE
-    headers.update(access_of(request._request).headers)
+    access = access_of(request._request)
+    headers["X-Request-Id"] = access.request_id
+    headers.update(access.headers)
 
 
 def _exception(request: HttpRequest, rejected: Rejected) -> APIException:
@@ -216,18 +223,18 @@ class HasConsumer(BasePermission):
 
     @classmethod
     def named(cls, *names: str) -> type[HasConsumer]:
-        """Consumers with one of these user names."""
-        return _narrowed(cls, names=frozenset(names))
+        """Consumers with one of these user names. At least one, or ImproperlyConfigured."""
+        return _narrowed(cls, names=frozenset(_some(names)))
 
     @classmethod
     def in_group(cls, *groups: str) -> type[HasConsumer]:
-        """Consumers in one of these groups: an ACL group, or the consumer group they belong to."""
-        return _narrowed(cls, groups=frozenset(groups))
+        """Members of one of these ACL groups, or of the consumer group. At least one, or ImproperlyConfigured."""
+        return _narrowed(cls, groups=frozenset(_some(groups)))
 
     @classmethod
     def labelled(cls, **labels: str) -> type[HasConsumer]:
-        """Consumers, or credentials, that carry all these labels."""
-        return _narrowed(cls, labels=labels)
+        """Consumers, or credentials, that carry all these labels. At least one, or ImproperlyConfigured."""
+        return _narrowed(cls, labels=_some(labels))
 
     def has_permission(self, request: Any, view: Any) -> bool:
         """Whether the caller is such a consumer."""
@@ -247,9 +254,29 @@ def _narrowed(base: type[HasConsumer], **attributes: Any) -> type[HasConsumer]:
     return cast("type[HasConsumer]", new_class(base.__name__, (base,), {}, lambda body: body.update(attributes)))
 
 
+def _some(given: T) -> T:
+    if not given:
+        # An empty list of who may come in must not let everybody in.
+        raise ImproperlyConfigured("HasConsumer: nothing was given; allowed: at least one name, group or label.")
+    return given
+
+
 def _identity(request: Any) -> Identity:
-    request.user  # noqa: B018 - authentication is lazy
-    return cast(Identity, getattr(request, "hmac", NOBODY))
+    """Who calls, by the view's own authentication; by the middleware's where the view has none of ours."""
+    user = request.user  # authentication is lazy
+    identity: Identity = getattr(request, "hmac", NOBODY)
+    if identity.consumer is None:
+        return NOBODY
+    if any(isinstance(found, HmacAuthentication) for found in request.authenticators or ()):
+        if not isinstance(request.successful_authenticator, HmacAuthentication):
+            # What the middleware was satisfied with is not what this view asks for.
+            return NOBODY
+        if identity.consumer.user_id is not None and not identity.anonymous:
+            user.is_active  # noqa: B018 - loads the linked user, and refuses one that is gone or inactive
+    elif not identity.csrf_exempt and not identity.anonymous:
+        # DRF exempts its views from Django's check, and no class of ours has made it.
+        SessionAuthentication().enforce_csrf(request)
+    return identity
 
 
 class ConsumerThrottle(BaseThrottle):

@@ -189,7 +189,7 @@ class Admission:
     the whole body, feeds every one of `digests()`, and stops with `too_large` once it is over `limit`.
     """
 
-    __slots__ = ("_directory", "_now", "bodies", "hidden", "identity", "replays")
+    __slots__ = ("_directory", "_now", "bodies", "held", "hidden", "identity", "replays")
 
     def __init__(
         self,
@@ -199,8 +199,11 @@ class Admission:
         replays: tuple[tuple[Step, Replay], ...] = (),
         directory: Directory | None = None,
         now: float = 0.0,
+        held: Pipeline = (),
     ) -> None:
         self.identity = identity
+        #: The steps that were asked: all of them, less those whose filter passed the request by.
+        self.held = held
         self.hidden = hidden
         self.bodies = bodies
         self.replays = replays
@@ -250,12 +253,18 @@ _OPEN: Final = Admission(NOBODY)
 
 
 def check(
-    message: Message, steps: Pipeline, directory: Directory, now: float, trace: Trace | None = None
+    message: Message,
+    steps: Pipeline,
+    directory: Directory,
+    now: float,
+    trace: Trace | None = None,
+    routed: Message | None = None,
 ) -> Admission | Rejected:
     """Run a pipeline over a request's head at `now` (Unix seconds).
 
     Every step must hold (AND, as in both originals); a step with an anonymous consumer holds for any failure of
-    authentication. Returns what remains to be done, or the refusal of the first step that failed.
+    authentication. Returns what remains to be done, or the refusal of the first step that failed. `routed` is the
+    message by which the route was found, where that is not the one that was signed: filters are about it.
     """
     if message.duplicated:
         twice = message.duplicated & SINGLETONS
@@ -270,8 +279,10 @@ def check(
     hidden: frozenset[Carrier] = frozenset()
     bodies: list[tuple[Step, BodyRule]] = []
     replays: list[tuple[Step, Replay]] = []
+    held = steps
     for step in steps:
-        if step.when is not None and not step.when(message):
+        if step.when is not None and not step.when(routed or message):
+            held = tuple(other for other in held if other is not step)
             continue
         plugin = step.plugin
         parts: tuple[Step | multi_auth.Member, ...] = (step,)
@@ -315,7 +326,7 @@ def check(
             identity = found._replace(csrf_exempt=exempt, claims=claims)
     if identity is None:
         return _OPEN  # none of them applies to this request
-    return Admission(identity, hidden, tuple(bodies), tuple(replays), directory, now)
+    return Admission(identity, hidden, tuple(bodies), tuple(replays), directory, now, held)
 
 
 def refuse(step: Step, reason: Reason, detail: str = "", **facts: object) -> Rejected:

@@ -9,6 +9,7 @@ says why.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +35,10 @@ logger = logging.getLogger("hmac_gateway.runtime")
 TOMBSTONE_LIFE = 24 * 3600
 #: How often a read is repeated when writers commit in its middle, before the next round takes over.
 _READ_TRIES = 5
+
+
+#: How SQLite, PostgreSQL and MariaDB say that a table is missing.
+_NO_TABLE = re.compile(r"no such table|relation .* does not exist|doesn't exist")
 
 
 class Unreadable(Exception):
@@ -159,7 +164,8 @@ class Runtime:
             self._look(wrote)
         except Error as error:
             # Not only DatabaseError: a connection that was cut may give InterfaceError.
-            self._fail(f"the database cannot be read: {first_line(error)}")
+            hint = "; run manage.py migrate" if _NO_TABLE.search(str(error)) else ""
+            self._fail(f"the database cannot be read: {first_line(error)}{hint}")
         except Unreadable as error:
             self._fail(str(error))
         except (ConfigError, ImproperlyConfigured, crypto.CannotOpen) as error:
@@ -216,7 +222,9 @@ class Runtime:
         if canary != self._canary:
             if canary and not crypto.check_canary(canary):
                 raise ConfigError(
-                    "HMAC_GATEWAY_ENCRYPTION_KEYS", "(not shown)", "the keys that sealed the stored secrets"
+                    "HMAC_GATEWAY['ENCRYPTION_KEYS'] (HMAC_GATEWAY_ENCRYPTION_KEYS)",
+                    "(not shown)",
+                    "the keys that sealed the stored secrets",
                 )
             self._canary = canary
 

@@ -100,7 +100,8 @@ def compile_protect(entries: Any) -> tuple[Protected, ...]:
             if field not in PROTECT_KEYS:
                 raise ConfigError(f"{where}.{field}", given[field], f"one of {', '.join(PROTECT_KEYS)}")
         try:
-            path = re.compile(given["path"])
+            # A dot is any character: an encoded line end must not lead past a pattern.
+            path = re.compile(given["path"], re.DOTALL)
         except re.error as error:
             raise ConfigError(f"{where}.path", given["path"], f"a regular expression; {error}") from None
         compiled.append(Protected(path, (policy(given, where),)))

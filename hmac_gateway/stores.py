@@ -20,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from django.core import mail
 from django.db import Error, IntegrityError, connections, router, transaction
 
 from .conf import conf
@@ -173,6 +174,15 @@ class DatabaseStore:
         from .models import ReplayMark
 
         using = self._using or router.db_for_write(ReplayMark)
+        if connections[using].in_atomic_block and not hasattr(mail, "outbox"):
+            # In a view's own transaction (ATOMIC_REQUESTS) the mark would be rolled back with it, and the signature be
+            # good again. Not in test runs, which are one transaction.
+            return self._elsewhere().submit(self._add, using, key, ttl).result()
+        return self._add(using, key, ttl)
+
+    def _add(self, using: str, key: str, ttl: int) -> bool:
+        from .models import ReplayMark
+
         now = self._now()
         until = int(now) + ttl + 1
         marks = ReplayMark._default_manager.using(using)
@@ -192,9 +202,12 @@ class DatabaseStore:
             raise unavailable("database replay store", error) from error
 
     async def aadd(self, key: str, ttl: int) -> bool:
+        return await asyncio.get_running_loop().run_in_executor(self._elsewhere(), self.add, key, ttl)
+
+    def _elsewhere(self) -> ThreadPoolExecutor:
         if self._threads is None:
             self._threads = ThreadPoolExecutor(4, thread_name_prefix="hmac-gateway-replay")
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self.add, key, ttl)
+        return self._threads
 
 
 class RefusingStore:

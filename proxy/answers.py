@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Container, Iterator
 from typing import Final
 
 from asgiref.sync import sync_to_async
@@ -119,10 +119,11 @@ class UpstreamResponse(StreamingHttpResponse):
 
     Django keeps one value per header name. Here `items()`, which is what both of Django's handlers send, repeats lines
     as they came, unless middleware has changed or deleted the header, which it sees as one value joined by commas.
-    Set-Cookie cannot be joined (RFC 6265 3): it is shown to nobody and always sent, beside the site's own cookies.
+    Set-Cookie cannot be joined (RFC 6265 3): it is shown to nobody and always sent, beside the site's own cookies,
+    except where it would set one of `own_cookies`, which are the site's.
     """
 
-    def __init__(self, body: Body, response: Response, *, asynchronous: bool) -> None:
+    def __init__(self, body: Body, response: Response, *, asynchronous: bool, own_cookies: Container[str] = ()) -> None:
         super().__init__(AsyncBody(body) if asynchronous else body)
         # Behind Django's own check, which knows no status above 599.
         self.status_code = response.status
@@ -134,7 +135,8 @@ class UpstreamResponse(StreamingHttpResponse):
                 continue
             name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
             if name == "set-cookie":
-                self._cookie_lines.append(value)
+                if value.partition("=")[0].strip() not in own_cookies:
+                    self._cookie_lines.append(value)
             elif name in self.headers:
                 self._repeated.setdefault(name, [self.headers[name]]).append(value)
                 self.headers[name] = ", ".join(self._repeated[name])

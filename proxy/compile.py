@@ -209,6 +209,12 @@ def _upstream(row: Row, node_rows: Iterable[Row]) -> Upstream:
     )
 
 
+def _methods(row: Row) -> frozenset[str]:
+    """On this site a view answers HEAD as it answers GET (RFC 9110 9.3.2), so that one protects the other."""
+    methods = frozenset(row["methods"])
+    return methods | {"HEAD"} if row["this_site"] and "GET" in methods else methods
+
+
 def _wire(path: str) -> str:
     """A path as requests have it: bytes as text."""
     return path if path.isascii() else path.encode().decode("latin-1")
@@ -244,7 +250,7 @@ def _route(
         dialect=row["dialect"],
         paths=paths,
         hosts=tuple(row["hosts"] or (service["hosts"] if service is not None else ())),
-        methods=frozenset(row["methods"]),
+        methods=_methods(row),
         networks=tuple(ip_network(address, strict=False) for address in row["remote_addrs"]),
         condition=compile_expr(row["vars"]) if row["vars"] else None,
         priority=row["priority"],

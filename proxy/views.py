@@ -80,17 +80,24 @@ class ProxyView(View):
         """Answer one request: message, route, gate, plan, exchange."""
         found = _routed(request, kwargs.get("path"))
         if isinstance(found, Rejected):
-            return refusal(request, found)
+            return _refused(request, found, kwargs.get("path"))
         route, message, snapshot = found
         access_of(request).route_id = route.id
-        admission = admit(request, route.pipeline, snapshot, route.rules, route.id, route.service_id)
+        admission = admit(request, route.pipeline, snapshot, route.rules, route.id, route.service_id, message)
         if isinstance(admission, Rejected):
-            return refusal(request, admission, route.pipeline)
+            return _refused(request, admission, kwargs.get("path"), route)
         answer = _forwarded(request, route, admission, message, snapshot)
         if isinstance(answer, Rejected):
-            return refusal(request, answer, route.pipeline)
+            return _refused(request, answer, kwargs.get("path"), route)
         finished(request, answer.status_code)
         return answer
+
+
+def _refused(request: HttpRequest, rejected: Rejected, captured: str | None, route: Route | None = None) -> HttpResponse:
+    received = message_of(request)
+    message = None if captured is None else _inside(request, received, captured)
+    access_of(request).asked = {"by": "ProxyView", "target": (message or received).target}
+    return refusal(request, rejected, () if route is None else route.pipeline)
 
 
 def _routed(request: HttpRequest, captured: str | None) -> tuple[Route, Message, Snapshot] | Rejected:
@@ -118,7 +125,11 @@ def _routed(request: HttpRequest, captured: str | None) -> tuple[Route, Message,
 
 
 def _own_cookies() -> frozenset[Carrier]:
-    return frozenset(Carrier("cookie", name) for name in (settings.SESSION_COOKIE_NAME, settings.CSRF_COOKIE_NAME))
+    return frozenset(Carrier("cookie", name) for name in _own_cookie_names())
+
+
+def _own_cookie_names() -> tuple[str, ...]:
+    return settings.SESSION_COOKIE_NAME, settings.CSRF_COOKIE_NAME
 
 
 def _forwarded(
@@ -154,7 +165,9 @@ def _forwarded(
         return upstream_failure(error, route.dialect)
     except (BrokenOff, UnreadablePostError):
         return Rejected(Reason.MALFORMED, dialect=route.dialect, detail="the body broke off")
-    answer = UpstreamResponse(Body(connection, response), response, asynchronous=asynchronous)
+    answer = UpstreamResponse(
+        Body(connection, response), response, asynchronous=asynchronous, own_cookies=_own_cookie_names()
+    )
     answer["X-Request-Id"] = request_id
     if statuses := upstream_status(route.dialect, failed, response.status):
         answer[UPSTREAM_STATUS] = statuses

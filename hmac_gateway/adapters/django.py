@@ -12,7 +12,8 @@ import re
 import tempfile
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import IO, Any, Final, cast
 from urllib.parse import quote
@@ -20,7 +21,7 @@ from urllib.parse import quote
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured, SuspiciousOperation
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.http.response import HttpResponseBase
 from django.utils.cache import patch_vary_headers
 
@@ -32,10 +33,11 @@ from ..core.message import Message
 from ..core.paths import ambiguity
 from ..core.reasons import Reason
 from ..core.words import answer
-from ..gate import NO_RULES, Admission, Pipeline, RuleSet, check
-from ..settling import Needs, asettle, settle, steps_left
+from ..gate import NO_RULES, Admission, Pipeline, RuleSet, check, refuse
+from ..settling import Needs, Stores, asettle, settle, steps_left
 from ..site import Door, is_trusted
 from ..snapshot import Snapshot
+from ..stores import MemoryStore, RefusingStore
 from .rebuilt import tell_once
 
 #: How much of a body is read at once.
@@ -51,6 +53,9 @@ _RAW_TARGETS: Final = ("RAW_URI", "REQUEST_URI")
 #: How many commas a header has that came once, where more would matter.
 _COMMAS: Final = (("date", 1), ("x-date", 1), ("digest", 0))
 _NONE: Final[frozenset[str]] = frozenset()
+_NOT_SHARED: Final = RefusingStore(
+    "REPLAY_STORE is memory, which the processes of this server do not share; set it to redis://… or database"
+)
 #: A comma, a scheme's name, a blank and credentials (RFC 9110 11.6.2): parameters have `=` there.
 _SCHEME_AGAIN: Final = re.compile(r",[ \t]*[A-Za-z][A-Za-z0-9-]*[ \t]+[^\s=,]")
 _QUOTED: Final = re.compile(r'"[^"]*"')
@@ -62,11 +67,12 @@ class Access:
     """What was found out about one request, kept on it as `_hmac_gateway` for all adapters that see it.
 
     `verified` are the steps that held; `stored` the keys of replay marks that this very request has set; `judged` the
-    rules that have judged it, and for whom; `headers` what rules put on the answer.
+    rules that have judged it, and for whom; `headers` what rules put on the answer; `asked` who refused it and by what,
+    for the debugger.
     """
 
     __slots__ = (
-        *("headers", "identity", "judged", "message", "reason"),
+        *("asked", "headers", "identity", "judged", "message", "reason"),
         *("request_id", "route_id", "status", "stored", "verified"),
     )
 
@@ -81,6 +87,7 @@ class Access:
         self.headers: dict[str, str] = {}
         self.stored: set[str] = set()
         self.judged: set[str] = set()
+        self.asked: Mapping[str, Any] | None = None
 
     @property
     def path(self) -> str:
@@ -125,7 +132,7 @@ def raw_target(request: HttpRequest) -> tuple[str, bool]:
             if raw:
                 return cast(str, raw), True
         query = environ.get("QUERY_STRING", "")
-    path = quote(request.path, safe=_IN_PATH, encoding="utf-8", errors="surrogateescape")
+    path = _quoted(request.path)
     return (f"{path}?{query}" if query else path), False
 
 
@@ -199,12 +206,27 @@ def _request_id(message: Message) -> str:
 
 
 def door_of(request: HttpRequest, snapshot: Snapshot | None) -> Door | Rejected | None:
-    """What this site's configuration demands of a request; None: nothing."""
-    meta_path = request.path
-    plain = meta_path if meta_path.isascii() else meta_path.encode("utf-8", "surrogateescape").decode("latin-1")
+    """What this site's configuration demands of a request; None: nothing.
+
+    Django resolves `path_info`, clients ask for `path`: they differ by a script name, which a server's or a site's
+    settings put in front, and with some servers a header. Whichever of them is protected counts.
+    """
     target, _ = raw_target(request)
     raw = target.partition("?")[0] if target[:1] == "/" else message_of(request).path
-    return site.protection(snapshot, plain, raw, lambda: message_of(request))
+    inner = request.path_info
+    if inner != request.path:
+        found = site.protection(snapshot, _bytes_text(inner), _quoted(inner), lambda: message_of(request))
+        if found is not None:
+            return found
+    return site.protection(snapshot, _bytes_text(request.path), raw, lambda: message_of(request))
+
+
+def _quoted(path: str) -> str:
+    return quote(path, safe=_IN_PATH, encoding="utf-8", errors="surrogateescape")
+
+
+def _bytes_text(path: str) -> str:
+    return path if path.isascii() else path.encode("utf-8", "surrogateescape").decode("latin-1")
 
 
 def unreadable(request: HttpRequest) -> Rejected | None:
@@ -221,21 +243,23 @@ def admit(
     rules: RuleSet = NO_RULES,
     route_id: str = "",
     service_id: str = "",
+    routed: Message | None = None,
 ) -> Admission | Rejected:
     """Run the gate over a request: head, body where a digest must be right, replay marks, rules.
 
-    Afterwards the body is there unread. Sets `request.hmac` when it may go on. Raises ImproperlyConfigured when
+    `routed` is the message by which a route was found, where that is not the one received. Afterwards the body is
+    there unread. Sets `request.hmac` when it may go on. Raises ImproperlyConfigured when
     somebody consumed a body that must be checked.
     """
-    admission = _head(request, steps, directory)
+    admission = _head(request, steps, directory, routed)
     if isinstance(admission, Rejected):
         return admission
     refused = _body(request, admission) if admission.bodies else None
     if refused is not None:
         return refused
-    needs = _needs(request, admission, directory, rules, route_id, service_id)
-    refused = None if needs is None else settle(needs, site.state().stores)
-    return _settled(request, steps, admission, needs, refused)
+    needs = _needs(request, admission, directory, rules, route_id, service_id, routed)
+    refused = None if needs is None else settle(needs, _stores(request))
+    return _settled(request, admission, needs, refused)
 
 
 async def aadmit(
@@ -245,9 +269,10 @@ async def aadmit(
     rules: RuleSet = NO_RULES,
     route_id: str = "",
     service_id: str = "",
+    routed: Message | None = None,
 ) -> Admission | Rejected:
     """`admit` from an event loop: neither a large body nor a store blocks it."""
-    admission = _head(request, steps, directory)
+    admission = _head(request, steps, directory, routed)
     if isinstance(admission, Rejected):
         return admission
     if admission.bodies:
@@ -258,21 +283,42 @@ async def aadmit(
             refused = await asyncio.to_thread(_body, request, admission)
         if refused is not None:
             return refused
-    needs = _needs(request, admission, directory, rules, route_id, service_id)
-    refused = None if needs is None else await asettle(needs, site.state().stores)
-    return _settled(request, steps, admission, needs, refused)
+    needs = _needs(request, admission, directory, rules, route_id, service_id, routed)
+    if needs is None:
+        refused = None
+    elif hasattr(request, "scope"):
+        refused = await asettle(needs, _stores(request))
+    else:
+        # Under WSGI each request has an event loop of its own: connections kept for it would never be used again.
+        refused = await asyncio.to_thread(settle, needs, _stores(request))
+    return _settled(request, admission, needs, refused)
+
+
+def _stores(request: HttpRequest) -> Stores:
+    """Where marks and counts are kept; no memory where the server says that other processes serve beside this one."""
+    stores = site.state().stores
+    if not isinstance(stores.replays, MemoryStore) or "gunicorn" not in request.META.get("SERVER_SOFTWARE", ""):
+        return stores
+    # Its configuration file, which nobody else reads, may ask for several workers. Others say it without meaning it.
+    return replace(stores, replays=_NOT_SHARED) if request.META.get("wsgi.multiprocess") else stores
 
 
 def _needs(
-    request: HttpRequest, admission: Admission, directory: Snapshot, rules: RuleSet, route_id: str, service_id: str
+    request: HttpRequest,
+    admission: Admission,
+    directory: Snapshot,
+    rules: RuleSet,
+    route_id: str,
+    service_id: str,
+    routed: Message | None,
 ) -> Needs | None:
     access = access_of(request)
     if access.stored and admission.replays:
         # Marks that this very request has set, for another adapter that saw it.
         admission.replays = tuple(pair for pair in admission.replays if pair[1].key not in access.stored)
-    # Also those of a request that will be refused: nobody asks again.
-    access.stored.update(replay.key for _, replay in admission.replays)
-    return steps_left(admission, access.message, directory, time.time(), rules, route_id, service_id, access.judged)
+    return steps_left(
+        admission, routed or access.message, directory, time.time(), rules, route_id, service_id, access.judged
+    )
 
 
 async def acurrent() -> Snapshot | None:
@@ -284,25 +330,34 @@ async def acurrent() -> Snapshot | None:
     return await sync_to_async(runtime.current)() if runtime.due() else runtime.snapshot
 
 
-def _head(request: HttpRequest, steps: Pipeline, directory: Snapshot) -> Admission | Rejected:
+def _head(request: HttpRequest, steps: Pipeline, directory: Snapshot, routed: Message | None) -> Admission | Rejected:
     message = message_of(request)
     unframed = message.content_length is None and message.get("transfer-encoding") is not None
     if steps and unframed and not hasattr(request, "scope"):
         # PEP 3333 knows no body without a length: the view would see an empty one.
         return Rejected(Reason.LENGTH_REQUIRED, dialect=conf.dialect)
-    return check(message, steps, directory, time.time())
+    outcome = check(message, steps, directory, time.time(), None, routed)
+    if isinstance(outcome, Admission) and directory.require_same_consumer:
+        # Adapters of one request are like plugins on one object.
+        before, found = access_of(request).identity, outcome.identity
+        known = before.consumer is not None and found.consumer is not None
+        if known and not before.anonymous and not found.anonymous and before.consumer != found.consumer:
+            return refuse(steps[-1], Reason.DIFFERENT_CONSUMERS)
+    return outcome
 
 
 def _settled(
-    request: HttpRequest, steps: Pipeline, admission: Admission, needs: Needs | None, refused: Rejected | None
+    request: HttpRequest, admission: Admission, needs: Needs | None, refused: Rejected | None
 ) -> Admission | Rejected:
     access = access_of(request)
     if needs is not None:
         access.headers.update(needs.headers)
     if refused is not None:
         return refused
+    # Only now: what was not stored, since it was there already, must be asked for again by whoever asks next.
+    access.stored.update(replay.key for _, replay in admission.replays)
     access.identity = admission.identity
-    access.verified += steps
+    access.verified += admission.held
     request.hmac = admission.identity  # type: ignore[attr-defined]
     return admission
 
@@ -328,7 +383,9 @@ def _body(request: HttpRequest, admission: Admission) -> Rejected | None:
     # Closed with the request, whoever holds it last: views may go on reading while they stream.
     weakref.finalize(request, spool.close)
     limit, size = admission.limit, 0
-    while chunk := request.read(CHUNK):
+    while chunk := _piece(request):
+        if isinstance(chunk, Rejected):
+            return chunk
         size += len(chunk)
         if size > limit:
             return admission.too_large(size)
@@ -342,6 +399,13 @@ def _body(request: HttpRequest, admission: Admission) -> Rejected | None:
     if "wsgi.input" in request.META:
         request.META["wsgi.input"] = spool
     return admission.finish(digests)
+
+
+def _piece(request: HttpRequest) -> bytes | Rejected:
+    try:
+        return request.read(CHUNK)
+    except UnreadablePostError:
+        return Rejected(Reason.MALFORMED, dialect=conf.dialect, detail="the body broke off")
 
 
 # --- answers ---
@@ -376,7 +440,9 @@ def protect_response(request: HttpRequest, response: HttpResponseBase, steps: Pi
         patch_vary_headers(response, names)
     else:
         headers["Vary"] = ", ".join(names)
-    for name, value in access_of(request).headers.items():
+    access = access_of(request)
+    headers.setdefault("X-Request-Id", access.request_id)
+    for name, value in access.headers.items():
         headers[name] = value
     return response
 

@@ -122,7 +122,7 @@ def check(
     if credential is None or reason is not None:
         return reject(config, reason or Reason.UNKNOWN_KEY, "" if credential is None else f"credential {credential.id}")
     # No browser sets such a header by itself; a link with the key in its query it follows.
-    exempt = carrier.place == "header"
+    exempt = carrier.place == "header" and carrier.name != "cookie"
     if exempt and config.common.hide_credentials and key in arguments(message.query, config.query):
         # The same key once more: hidden in one place only, it would not be hidden.
         return Verified(credential, csrf_exempt=True)
