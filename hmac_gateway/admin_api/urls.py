@@ -14,7 +14,7 @@ urlpatterns = [
     re_path(r"^schema/validate/(?P<name>[^/]+)/?$", ValidateView.as_view()),
     re_path(r"^schema/(?P<kind>[^/]+)/?$", SchemaView.as_view()),
     re_path(r"^configs/validate/?$", ConfigsView.as_view()),
-    re_path(rf"^(?P<name>{'|'.join(ABSENT)})(?:/(?P<key>.+?))?/?$", AbsentView.as_view()),
+    re_path(rf"^(?P<name>{'|'.join(ABSENT)})(?:/(?P<key>(?s:.+?)))?/?$", AbsentView.as_view()),
     re_path(r"^consumers/(?P<owner>[^/]+)/credentials(?:/(?P<key>[^/]+))?/?$", view),
-    re_path(r"^(?P<name>[^/]*)(?:/(?P<key>[^/]+))?(?:/(?P<path>.+?))?/?$", view),
+    re_path(r"^(?P<name>[^/]*)(?:/(?P<key>[^/]+))?(?:/(?P<path>(?s:.+?)))?/?$", view),
 ]

@@ -318,3 +318,9 @@ def test_conditions_and_heads_are_answered_like_others(api: Api) -> None:
     head = api.call("HEAD", "services/1")
     assert head.status_code == 200 and head["X-API-VERSION"] == "v3"
     assert api.call("PUT", "services/1", {}, **{"If-Match": '"x"'}).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["plugin_configs/x/\n", "plugin_configs/x/a\nb", "secrets/env/\n"])
+def test_line_ends_in_addresses_are_answered_in_json(api: Api, path: str) -> None:
+    answer = api.patch(path.replace("\n", "%0A"), [])
+    assert answer.status_code in (400, 404) and answer["Content-Type"] == "application/json"
