@@ -8,8 +8,10 @@ gateway lane's.
 
 from __future__ import annotations
 
+import re
 import time
 from functools import lru_cache
+from typing import Final
 
 from django.contrib.auth.decorators import login_not_required
 from django.db import transaction
@@ -25,6 +27,9 @@ from hmac_gateway.trust import trust
 
 from .auth_endpoint import AuthEndpoint, accepted, refused
 
+#: Two URIs in one header, as WSGI servers join what comes twice: which of them the proxy asked about is not known.
+_JOINED: Final = re.compile(r",[ \t]*(?:/|https?://)", re.I)
+
 
 @csrf_exempt
 @login_not_required
@@ -37,7 +42,10 @@ def auth_request_view(request: HttpRequest) -> HttpResponse:
     """
     endpoint = _endpoint(tuple(conf.trusted_proxies), originals(conf.original_headers), conf.dialect)
     snapshot = site.runtime().current()
-    judged = endpoint.judge(message_of(request), snapshot, time.time())
+    message = message_of(request)
+    if not hasattr(request, "scope") and _JOINED.search(message.get(endpoint.names.uri) or ""):
+        message.duplicated |= {endpoint.names.uri}
+    judged = endpoint.judge(message, snapshot, time.time())
     rejected = judged.refused
     told: dict[str, str] = {}
     if judged.admission is not None:

@@ -108,6 +108,13 @@ def test_without_a_configuration_nothing_passes(monkeypatch: pytest.MonkeyPatch)
     assert ask(signed("GET", "/orders")).status_code == 403
 
 
+def test_a_uri_told_twice_is_refused(seen: list[Any]) -> None:
+    message = signed("GET", "/orders")
+    joined = {**headers_of(message), "X-Original-URI": "/open/x,/orders"}
+    assert Client().get(AUTH, headers=joined, REMOTE_ADDR="127.0.0.1").status_code == 403
+    assert seen[0][0].reason == "duplicate_header"
+
+
 def test_any_method_may_ask() -> None:
     for method in ("get", "head", "post", "put"):
         assert ask(signed("GET", "/orders"), method=method).status_code == 202
