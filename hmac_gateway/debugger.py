@@ -1,17 +1,21 @@
-"""Explains a request against the running configuration: route, plugins, then their own checks, recorded.
+"""Explains a request against what it had to pass: a route or a site's own policy, then the plugins' checks, recorded.
 
-Called by `hmac_explain` and the console. Imports `gate`, `snapshot`, `schemes.explain` and `models`. The same code
-decides here and on the request's path; here it is asked to tell. Nothing is stored and no replay mark is set.
+Called by `hmac_explain` and the console. Imports `gate`, `site`, `snapshot`, `schemes.explain` and `models`. The same
+code decides here and on the request's path; here it is asked to tell. Nothing is stored and no replay mark is set.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
+from urllib.parse import quote
 
-from . import crypto
+from django.conf import settings
+
+from . import crypto, site
 from .core.errors import ConfigError, Rejected
 from .core.identity import Verified
 from .core.message import Message
@@ -19,13 +23,30 @@ from .core.paths import ambiguity, decoded
 from .core.reasons import NEVER_ANONYMOUS, Reason
 from .core.trace import Step as TraceStep
 from .core.trace import Trace
-from .gate import Admission, Step, check
+from .gate import Admission, Pipeline, Step, check
 from .models import Rejection
 from .plugins import hmac_auth, multi_auth
 from .routing import Route, host_of
 from .schemes.explain import explain
+from .site_settings import policy
 from .snapshot import Snapshot
 
+#: What stands in a path as it is (RFC 3986).
+_IN_PATH: Final = "/~!$&'()*+,;=:@-._"
+#: The URLs of the gateway's own console: whoever has others is a site with views of its own.
+_STANDALONE: Final = "hmac_gateway.urls"
+_REBUILT: Final = "the server has not kept the request target; %2F and unusual escapes are lost"
+#: Why a head alone does not tell.
+_NOT_KEPT: Final[dict[str, str]] = {
+    **dict.fromkeys(
+        (str(Reason.DIGEST_MISMATCH), str(Reason.BODY_TOO_LARGE), str(Reason.LENGTH_REQUIRED)), "bodies are not kept"
+    ),
+    str(Reason.REPLAYED): "whether a signature was used before is not asked again",
+    **dict.fromkeys(
+        (str(Reason.CONSUMER_REQUIRED), str(Reason.CONSUMER_FORBIDDEN), str(Reason.RATE_LIMITED)),
+        "rules are not asked again, only credentials",
+    ),
+}
 _ANONYMOUS: Final = "the credentials do not hold; the request goes on as the anonymous consumer"
 
 
@@ -41,12 +62,15 @@ class Report:
     strings: list[tuple[str, str]] = field(default_factory=list)
     hints: list[str] = field(default_factory=list)
     difference: str = ""
+    #: Who of a site asked for it; "" for the gateway's routes.
+    asked: str = ""
 
 
 def as_text(report: Report) -> str:
     """The report as people read it, on a terminal and in the console."""
     lines = ["accepted" if report.accepted else f"refused: {report.reason}"]
     lines[0] += f"   route {report.route or '(none)'}   plugin {report.plugin or '(none)'}"
+    lines[0] += f"   asked by {report.asked}" if report.asked else ""
     for step in report.steps:
         lines.append(f"  {'ok  ' if step.ok else 'FAIL'} {step.name}{': ' + step.note if step.note else ''}")
         if not step.ok:
@@ -62,9 +86,10 @@ def as_text(report: Report) -> str:
 
 
 def explain_kept(snapshot: Snapshot, request_id: str, client_string: bytes | None = None) -> Report:
-    """Explain a refused request that a worker kept, at the time it came; ConfigError when there is none.
+    """Explain a refused request that was kept, at the time it came; ConfigError when there is none.
 
-    Bodies are not kept, so a digest is not compared.
+    Against what it had to pass: the gateway's routes, or what a site asked of it. Bodies are not kept, so a digest is
+    not compared. The reason told is always the one it was refused with.
     """
     kept = Rejection._default_manager.filter(request_id=request_id[:64]).first()
     if kept is None:
@@ -81,26 +106,180 @@ def explain_kept(snapshot: Snapshot, request_id: str, client_string: bytes | Non
         head["target"],
         [(name, value) for name, value in head["headers"]],
         head["scheme"],
-        http_version=head["http_version"],
-        remote_addr=head["remote_addr"],
+        head.get("authority"),
+        head["http_version"],
+        head["remote_addr"],
+        head.get("target_exact", True),
     )
-    return explain_request(snapshot, message, None, head["at"], client_string)
+    # What a WSGI server joined came twice all the same.
+    message.duplicated = frozenset(head.get("duplicated", message.duplicated))
+    asked = head.get("asked") or {}
+    by = asked.get("by", "")
+    if by == "PROTECT":
+        directory = site.settings_only() or snapshot
+        report = _at_the_door(directory, message, _seen_paths(message, asked["paths"]), head["at"], client_string, None)
+    elif by == "ProxyView":
+        routed = replaced(message, asked["target"])
+        report = _routed(snapshot, message, routed, None, head["at"], client_string, "ProxyView")
+    elif by:
+        report = _by_policy(snapshot, message, asked, head["at"], client_string)
+    else:
+        report = explain_request(snapshot, message, None, head["at"], client_string)
+    if report is None:
+        report = Report(True, hints=["neither PROTECT nor a *this site* route covers this address any more"])
+    return _as_refused(report, kept, "asked" in head)
+
+
+def _as_refused(report: Report, kept: Rejection, known: bool) -> Report:
+    """The report under the reason that the client was refused with, and what stands between the two."""
+    if report.reason == kept.reason:
+        return report
+    now = f"refused with {report.reason}" if report.reason else "accepted"
+    why = _NOT_KEPT.get(kept.reason, "the configuration or the credential may have been changed since")
+    hint = f"this refusal could not be made again: {why}. The same head would now be {now}"
+    if kept.lane == "site" and not known:
+        hint = "this refusal could not be made again: what the site asked for was not kept"
+    return replace(
+        report,
+        accepted=False,
+        reason=kept.reason,
+        route=report.route or kept.route_id,
+        plugin=kept.plugin or report.plugin,
+        hints=[hint, *report.hints],
+    )
+
+
+def _by_policy(
+    snapshot: Snapshot, message: Message, asked: Mapping[str, Any], now: float, client_string: bytes | None
+) -> Report:
+    """A view's own policy, as it stood in the code when the request came."""
+    found = _ambiguous(message)
+    if found is not None:
+        return replace(found, asked=asked["by"])
+    try:
+        step = policy(asked["policy"])
+    except ConfigError as error:
+        return Report(True, asked=asked["by"], hints=[f"the view's policy cannot be read: {error}"])
+    directory = site.settings_only() or snapshot
+    return _passed((step,), directory, message, None, now, client_string, asked=asked["by"])
+
+
+def _seen_paths(message: Message, paths: Sequence[str]) -> list[tuple[str, str]]:
+    """What `site.protection` is asked about, as (path that Django resolves, raw path): the last is what was received.
+
+    Before it, where a script name stands in front, comes the path behind that.
+    """
+    *inner, last = paths
+    pairs = [(path, quote(path, safe=_IN_PATH, encoding="utf-8", errors="surrogateescape")) for path in inner]
+    pairs.append((last, message.path))
+    return [(path.encode("utf-8", "surrogateescape").decode("latin-1"), raw) for path, raw in pairs]
+
+
+def _at_the_door(
+    directory: Snapshot,
+    message: Message,
+    paths: list[tuple[str, str]],
+    now: float,
+    client_string: bytes | None,
+    body: bytes | None,
+) -> Report | None:
+    """What PROTECT and *this site* routes make of a request; None where they ask for nothing."""
+    for path, raw in paths:
+        door = site.protection(directory, path, raw, lambda: message)
+        if isinstance(door, Rejected):
+            why = str(door.facts.get("why", ""))
+            steps = [TraceStep("path", False, "a plain path", raw, why)]
+            return Report(False, str(door.reason), steps=steps, asked="PROTECT")
+        if door is not None:
+            asked = "a *this site* route" if door.route_id else "PROTECT"
+            return _passed(door.pipeline, door.directory, message, body, now, client_string, door.route_id, asked)
+    return None
+
+
+def explain_pasted(
+    snapshot: Snapshot | None, message: Message, body: bytes | None, now: float, client_string: bytes | None = None
+) -> Report:
+    """Explain a request of which no more is known than its bytes: by PROTECT, *this site* routes, then the gateway's.
+
+    `snapshot` is None where a site has no tables. ConfigError where only a view may know what it asks for.
+    """
+    directory = site.settings_only() or snapshot
+    if directory is not None:
+        report = _at_the_door(directory, message, [(decoded(message.path), message.path)], now, client_string, body)
+        if report is not None:
+            return report
+    found = Snapshot(0) if snapshot is None else snapshot
+    report = explain_request(found, message, body, now, client_string)
+    if report.reason == Reason.NO_ROUTE and (snapshot is None or settings.ROOT_URLCONF != _STANDALONE):
+        near = "" if snapshot is None else f" ({'; '.join(report.hints)})"
+        raise ConfigError(
+            "--raw",
+            message.path,
+            f"an address that PROTECT, a *this site* route or a route of the gateway covers{near}; views with their "
+            "own policy (@hmac_required, HmacAuthentication, ProxyView below a prefix) are explained by --request-id "
+            "only",
+        )
+    return report
 
 
 def explain_request(
     snapshot: Snapshot, message: Message, body: bytes | None, now: float, client_string: bytes | None = None
 ) -> Report:
-    """Explain a request at `now` (Unix seconds); `body` None where it is not known. Never raises for a bad request."""
+    """Explain a request to the gateway at `now` (Unix seconds); `body` None where it is not known.
+
+    Never raises for a bad request.
+    """
+    return _routed(snapshot, message, message, body, now, client_string)
+
+
+def _ambiguous(message: Message) -> Report | None:
     why = ambiguity(message.path)
-    if why is not None:
-        steps = [TraceStep("path", False, "a plain path", message.path, why)]
-        return Report(False, str(Reason.AMBIGUOUS_PATH), steps=steps)
-    route = snapshot.routes.match(host_of(message.authority), decoded(message.path), message)
+    if why is None:
+        return None
+    return Report(
+        False, str(Reason.AMBIGUOUS_PATH), steps=[TraceStep("path", False, "a plain path", message.path, why)]
+    )
+
+
+def _routed(
+    snapshot: Snapshot,
+    message: Message,
+    routed: Message,
+    body: bytes | None,
+    now: float,
+    client_string: bytes | None,
+    asked: str = "",
+) -> Report:
+    """By the gateway's routes; `routed` is the message by which one is found, `message` the one that was signed."""
+    found = _ambiguous(routed)
+    if found is not None:
+        return replace(found, asked=asked)
+    route = snapshot.routes.match(host_of(routed.authority), decoded(routed.path), routed)
     if route is None:
-        return Report(False, str(Reason.NO_ROUTE), hints=_route_hints(snapshot, message))
-    outcome = check(message, route.pipeline, snapshot, now)
-    report = Report(True, route=route.id, plugin=", ".join(step.plugin.name for step in route.pipeline))
-    for step in _methods(route, message, snapshot, now):
+        return Report(False, str(Reason.NO_ROUTE), hints=_route_hints(snapshot, routed), asked=asked)
+    # Filters are about the message that routes see.
+    steps = tuple(replace(step, when=None) for step in route.pipeline if step.when is None or step.when(routed))
+    return _passed(steps, snapshot, message, body, now, client_string, route.id, asked)
+
+
+def _passed(
+    pipeline: Pipeline,
+    snapshot: Snapshot,
+    message: Message,
+    body: bytes | None,
+    now: float,
+    client_string: bytes | None,
+    route_id: str = "",
+    asked: str = "",
+) -> Report:
+    """What a request meets at these steps."""
+    pipeline = tuple(step for step in pipeline if step.when is None or step.when(message))
+    outcome = check(message, pipeline, snapshot, now)
+    report = Report(True, route=route_id, plugin=", ".join(step.plugin.name for step in pipeline), asked=asked)
+    what = f"this {'route' if route_id else 'place'}"
+    if not message.target_exact:
+        report.hints.append(_REBUILT)
+    for step in _methods(pipeline, message, snapshot, now):
         lookup = snapshot.lookups[step.plugin.name]
         if step.plugin.name != hmac_auth.name:
             trace = Trace()
@@ -120,14 +299,14 @@ def explain_request(
                 report.hints.append(_ANONYMOUS)
             else:
                 report = replace(report, reason=report.reason or told.reason)
-    if not route.pipeline and isinstance(outcome, Admission):
-        report.hints.append("this route asks for no credentials")
+    if not pipeline and isinstance(outcome, Admission):
+        report.hints.append(f"{what} asks for no credentials")
     if isinstance(outcome, Rejected):
         # The gate knows more than one plugin: duplicated headers, the order of steps, the anonymous consumer.
         report = replace(report, reason=str(outcome.reason), plugin=outcome.plugin or report.plugin)
-        if len(route.pipeline) > 1:
-            report.hints.append("this route asks for all of: " + ", ".join(step.plugin.name for step in route.pipeline))
-        for step in route.pipeline:
+        if len(pipeline) > 1:
+            report.hints.append(f"{what} asks for all of: " + ", ".join(step.plugin.name for step in pipeline))
+        for step in pipeline:
             if step.plugin.name == multi_auth.name:
                 tried = ", ".join(member.plugin.name for member in step.config.members)
                 report.hints.append(f"multi-auth asks for one of: {tried}")
@@ -136,9 +315,11 @@ def explain_request(
     return replace(report, accepted=not report.reason)
 
 
-def _methods(route: Route, message: Message, snapshot: Snapshot, now: float) -> Iterator[Step | multi_auth.Member]:
+def _methods(
+    pipeline: Pipeline, message: Message, snapshot: Snapshot, now: float
+) -> Iterator[Step | multi_auth.Member]:
     """What is tried: with multi-auth its methods, down to the one that holds."""
-    for step in route.pipeline:
+    for step in pipeline:
         if step.plugin.name != multi_auth.name:
             yield step
             continue
@@ -157,6 +338,13 @@ def _route_hints(snapshot: Snapshot, message: Message) -> list[str]:
         if any(_covers(pattern, path) for pattern in route.paths):
             hints.append(f"route {route.id} has this path, but {_why_not(route, message, host)}")
     return hints[:5] or [f"no route has a path that covers {path}"]
+
+
+def replaced(message: Message, target: str) -> Message:
+    """The same message with another target."""
+    other = copy(message)
+    other.target = target
+    return other
 
 
 def _covers(pattern: str, path: str) -> bool:

@@ -62,9 +62,9 @@ def hmac_required(
             @wraps(inner)
             async def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
                 step = policy.step()
-                outcome = _before(request, await acurrent(), step)
+                outcome = _before(request, await acurrent(), step, given)
                 if isinstance(outcome, Snapshot):
-                    outcome = _after(request, step, await aadmit(request, (step,), outcome))
+                    outcome = _after(request, step, given, await aadmit(request, (step,), outcome))
                 if outcome is None:
                     outcome = await sync_to_async(_csrf)(request, inner, args, kwargs)
                 return outcome if outcome is not None else _done(request, step, await inner(request, *args, **kwargs))
@@ -74,9 +74,9 @@ def hmac_required(
             @wraps(inner)
             def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
                 step = policy.step()
-                outcome = _before(request, site.snapshot(), step)
+                outcome = _before(request, site.snapshot(), step, given)
                 if isinstance(outcome, Snapshot):
-                    outcome = _after(request, step, admit(request, (step,), outcome))
+                    outcome = _after(request, step, given, admit(request, (step,), outcome))
                 if outcome is None:
                     outcome = _csrf(request, inner, args, kwargs)
                 return outcome if outcome is not None else _done(request, step, inner(request, *args, **kwargs))
@@ -88,18 +88,21 @@ def hmac_required(
     return decorate if view is None else decorate(view)
 
 
-def _before(request: HttpRequest, snapshot: Snapshot | None, step: Step) -> HttpResponseBase | Snapshot | None:
+def _before(
+    request: HttpRequest, snapshot: Snapshot | None, step: Step, given: Mapping[str, Any]
+) -> HttpResponseBase | Snapshot | None:
     """A refusal; or the directory to ask; or None, when the same was asked already."""
     if step in access_of(request).verified:
         return None
     if snapshot is None:
         return refusal(request, Rejected(Reason.NOT_CONFIGURED, dialect=conf.dialect), (step,))
     refused = unreadable(request)
-    return snapshot if refused is None else refusal(request, refused, (step,))
+    return snapshot if refused is None else _after(request, step, given, refused)
 
 
-def _after(request: HttpRequest, step: Step, outcome: Any) -> HttpResponse | None:
+def _after(request: HttpRequest, step: Step, given: Mapping[str, Any], outcome: Any) -> HttpResponse | None:
     if isinstance(outcome, Rejected):
+        access_of(request).asked = {"by": "@hmac_required", "policy": given}
         return refusal(request, outcome, (step,))
     keep_unstored(request)
     return None

@@ -27,6 +27,7 @@ from .adapters.django import (
 )
 from .core.errors import Rejected
 from .core.identity import NOBODY
+from .gate import Pipeline
 
 Sync = Callable[[HttpRequest], HttpResponseBase]
 Async = Callable[[HttpRequest], Awaitable[HttpResponseBase]]
@@ -56,11 +57,11 @@ class HmacGatewayMiddleware:
             request.hmac = NOBODY  # type: ignore[attr-defined]
             return get_response(request)
         if isinstance(door, Rejected):
-            return refusal(request, door)
+            return _refused(request, door)
         access_of(request).route_id = door.route_id
         admission = admit(request, *door)
         if isinstance(admission, Rejected):
-            return refusal(request, admission, door.pipeline)
+            return _refused(request, admission, door.pipeline)
         exempt_from_csrf(request, admission.identity)
         response = get_response(request)
         finished(request, response.status_code)
@@ -73,12 +74,17 @@ class HmacGatewayMiddleware:
             request.hmac = NOBODY  # type: ignore[attr-defined]
             return await get_response(request)
         if isinstance(door, Rejected):
-            return refusal(request, door)
+            return _refused(request, door)
         access_of(request).route_id = door.route_id
         admission = await aadmit(request, *door)
         if isinstance(admission, Rejected):
-            return refusal(request, admission, door.pipeline)
+            return _refused(request, admission, door.pipeline)
         exempt_from_csrf(request, admission.identity)
         response = await get_response(request)
         finished(request, response.status_code)
         return protect_response(request, response, door.pipeline)
+
+
+def _refused(request: HttpRequest, rejected: Rejected, steps: Pipeline = ()) -> HttpResponseBase:
+    access_of(request).asked = {"by": "PROTECT", "paths": list(dict.fromkeys((request.path_info, request.path)))}
+    return refusal(request, rejected, steps)

@@ -30,7 +30,7 @@ from .settling import Stores
 from .site_settings import PROTECT_KEYS, Protected, compile_protect, credentials_snapshot, policy
 from .snapshot import Snapshot
 from .stores import replay_store
-from .telemetry import Background, Finished, Telemetry
+from .telemetry import Background, Finished, Telemetry, key_id_of
 from .trust import trust
 
 logger = logging.getLogger("hmac_gateway.verify")
@@ -60,9 +60,8 @@ class _State:
         """Settings-only mode's; None where the database is read."""
         if conf.credentials:
             return credentials_snapshot(conf.credentials)
-        # Without the two apps there are no tables: whoever has neither them nor CREDENTIALS lets nobody in.
-        labels = {config.label for config in apps.get_app_configs()}
-        return None if {"hmac_consumers", "hmac_proxy"} <= labels else Snapshot(0)
+        # Whoever has neither tables nor CREDENTIALS lets nobody in.
+        return None if has_tables() else Snapshot(0)
 
     @cached_property
     def protected(self) -> tuple[Protected, ...]:
@@ -83,6 +82,11 @@ class _State:
             # Set up by Django's test runner and pytest-django: a thread that writes would meet a test's transactions.
             wanted = not hasattr(mail, "outbox")
         return Background(Telemetry(runtime(), "site")) if wanted and self.directory is None else None
+
+
+def has_tables() -> bool:
+    """Whether the two apps are installed that hold consumers and routes."""
+    return {"hmac_consumers", "hmac_proxy"} <= {config.label for config in apps.get_app_configs()}
 
 
 _last = _State(object())
@@ -216,15 +220,25 @@ def observe(seen: Finished, rejected: Rejected | None) -> None:
     Neither log line nor row holds a secret or a computed signature. No query here: a thread writes.
     """
     if rejected is not None:
+        detail, key_id = rejected.detail, key_id_of(seen.message)
+        # As text in quotes with escapes: a key id may hold anything that a header may.
+        named = f"key {key_id!r}"
+        if key_id and named not in detail:
+            detail = f"{named}; {detail}" if detail else named
         logger.warning(
             "%s %r refused with %s: %s%s, request %s",
             seen.message.method,
             seen.path,
             seen.status,
             rejected.reason,
-            f" ({rejected.detail})" if rejected.detail else "",
+            f" ({detail})" if detail else "",
             seen.request_id,
-            extra={"reason": str(rejected.reason), "plugin": rejected.plugin, "request_id": seen.request_id},
+            extra={
+                "reason": str(rejected.reason),
+                "plugin": rejected.plugin,
+                "request_id": seen.request_id,
+                "key_id": key_id,
+            },
         )
     background = state().telemetry
     if background is not None:

@@ -14,7 +14,8 @@ import threading
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
 
@@ -185,9 +186,9 @@ class Telemetry:
             status=exchange.status,
             method=exchange.message.method[:32],
             path=exchange.path[:2048].replace("\x00", ""),
-            key_id=_key_id(exchange.message),
+            key_id=key_id_of(exchange.message),
             remote_addr=exchange.message.remote_addr[:64],
-            sealed_request=_sealed(at, exchange.message),
+            sealed_request=_sealed(at, exchange.message, getattr(exchange, "asked", None)),
         )
 
 
@@ -237,7 +238,7 @@ def _is_uuid(text: str) -> bool:
     return True
 
 
-def _key_id(message: Message) -> str:
+def key_id_of(message: Message) -> str:
     """The key id that a refused request named, fit for a column; "" where none can be read."""
     for scheme in SCHEMES.values():
         claim = scheme.parse(message)
@@ -246,8 +247,11 @@ def _key_id(message: Message) -> str:
     return ""
 
 
-def _sealed(at: float, message: Message) -> str:
-    """A request's head for the debugger; "" for a very long one, and where no key is configured to seal it with."""
+def _sealed(at: float, message: Message, asked: Mapping[str, Any] | None = None) -> str:
+    """A request's head for the debugger; "" for a very long one, and where no key is configured to seal it with.
+
+    `asked` says what a site demanded of it, where that is not the gateway's routes.
+    """
     headers: Sequence[tuple[str, str]] = [pair for pair in message.headers if pair[0] not in _NOT_KEPT]
     head: dict[str, Any] = {
         "at": at,
@@ -257,14 +261,30 @@ def _sealed(at: float, message: Message) -> str:
         "scheme": message.scheme,
         "http_version": message.http_version,
         "remote_addr": message.remote_addr,
+        "authority": message.authority,
+        "duplicated": sorted(message.duplicated),
+        "target_exact": message.target_exact,
     }
     text = json.dumps(head)
     if len(text) > MOST_HEAD:
         return ""
+    if asked is not None:
+        # A policy in code may hold what is no JSON; without it the head is still worth having.
+        with suppress(TypeError, ValueError):
+            longer = json.dumps({**head, "asked": asked}, default=_plain)
+            text = longer if len(longer) <= MOST_HEAD else text
     try:
         return crypto.seal(text)
     except ImproperlyConfigured:
         return ""
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    raise TypeError
 
 
 def _add(minute: datetime, route_id: str, outcome: str, count: int) -> None:

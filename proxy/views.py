@@ -93,7 +93,9 @@ class ProxyView(View):
         return answer
 
 
-def _refused(request: HttpRequest, rejected: Rejected, captured: str | None, route: Route | None = None) -> HttpResponse:
+def _refused(
+    request: HttpRequest, rejected: Rejected, captured: str | None, route: Route | None = None
+) -> HttpResponse:
     received = message_of(request)
     message = None if captured is None else _inside(request, received, captured)
     access_of(request).asked = {"by": "ProxyView", "target": (message or received).target}
