@@ -17,7 +17,8 @@ from .conf import conf
 _CANARY = "hmac_gateway canary"
 _HOW = (
     "Make a key with: python -c 'from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())' "
-    "and put it first in HMAC_GATEWAY_ENCRYPTION_KEYS (in a host: HMAC_GATEWAY['ENCRYPTION_KEYS'])."
+    "and put it first in HMAC_GATEWAY['ENCRYPTION_KEYS'] (of the standalone gateway: the variable "
+    "HMAC_GATEWAY_ENCRYPTION_KEYS)."
 )
 
 
@@ -29,14 +30,14 @@ class CannotOpen(Exception):
 def _box(keys: tuple[str, ...]) -> MultiFernet:
     # Keyed by the list itself: a changed setting gives a new box, with no reload hook.
     if not keys:
-        raise ImproperlyConfigured(f"HMAC_GATEWAY_ENCRYPTION_KEYS is empty: secrets cannot be kept. {_HOW}")
+        raise ImproperlyConfigured(f"HMAC_GATEWAY['ENCRYPTION_KEYS'] is empty: secrets cannot be kept. {_HOW}")
     boxes = []
     for number, key in enumerate(keys, start=1):
         try:
             boxes.append(Fernet(key))
         except (ValueError, TypeError) as error:
             raise ImproperlyConfigured(
-                f"HMAC_GATEWAY_ENCRYPTION_KEYS: key {number} is not 32 bytes in URL-safe base64. {_HOW}"
+                f"HMAC_GATEWAY['ENCRYPTION_KEYS']: key {number} is not 32 bytes in URL-safe base64. {_HOW}"
             ) from error
     return MultiFernet(boxes)
 

@@ -261,5 +261,6 @@ class RotateForm(forms.Form):
     keep = forms.ChoiceField(
         label="Present secret stays good for",
         choices=KEEP_CHOICES,
+        initial="86400",
         help_text="Both are accepted in the meantime, so that callers can change over.",
     )

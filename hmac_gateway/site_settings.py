@@ -86,24 +86,30 @@ class Protected(NamedTuple):
     pipeline: Pipeline
 
 
-def compile_protect(entries: Any) -> tuple[Protected, ...]:
-    """PROTECT as requests use it; raises ConfigError naming the entry by its number and the field."""
+def place(number: int, entry: Any) -> str:
+    """An entry of PROTECT in words: counted from one, with its path where it has one."""
+    path = entry.get("path") if isinstance(entry, Mapping) else entry
+    return f"PROTECT entry {number}" + (f" ({path!r})" if isinstance(path, str) else "")
+
+
+def compile_protect(entries: Any, first: int = 1) -> tuple[Protected, ...]:
+    """PROTECT as requests use it; raises ConfigError naming the entry and the field. `first` is the first's number."""
     if isinstance(entries, str | Mapping):
         raise ConfigError("PROTECT", entries, "a list of regexes or dicts")
     compiled = []
-    for number, entry in enumerate(entries, 1):
-        where = f"PROTECT[{number}]"
+    for number, entry in enumerate(entries, first):
+        where = place(number, entry)
         given = {"path": entry} if isinstance(entry, str) else entry
         if not isinstance(given, Mapping) or not isinstance(given.get("path"), str):
             raise ConfigError(where, entry, "a regex, or a dict with path, plugin and config")
         for field in given:
             if field not in PROTECT_KEYS:
-                raise ConfigError(f"{where}.{field}", given[field], f"one of {', '.join(PROTECT_KEYS)}")
+                raise ConfigError(f"{where}: {field}", given[field], f"one of {', '.join(PROTECT_KEYS)}")
         try:
             # A dot is any character: an encoded line end must not lead past a pattern.
             path = re.compile(given["path"], re.DOTALL)
         except re.error as error:
-            raise ConfigError(f"{where}.path", given["path"], f"a regular expression; {error}") from None
+            raise ConfigError(f"{where}: path", given["path"], f"a regular expression; {error}") from None
         compiled.append(Protected(path, (policy(given, where),)))
     return tuple(compiled)
 
@@ -121,4 +127,4 @@ def policy(given: Mapping[str, Any], where: str = "") -> Step:
             max_body=conf.max_body,
         )
     except ConfigError as error:
-        raise ConfigError(f"{where}.{error.field}" if where else error.field, error.given, error.allowed) from None
+        raise ConfigError(f"{where}: {error.field}" if where else error.field, error.given, error.allowed) from None

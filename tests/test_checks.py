@@ -33,7 +33,12 @@ def test_the_suites_own_settings_are_clean() -> None:
         ({"TRUSTED_PROXIES": ["10.0.0.0/99"]}, "E004", "E", "'10.0.0.0/99' was given"),
         ({"TRUSTED_PROXIES": "10.0.0.1"}, "E004", "E", "['10.0.0.1']"),
         ({"ENCRYPTION_KEYS": []}, "W002", "W", "Fernet.generate_key"),
-        ({"ENCRYPTION_KEYS": [HMAC_GATEWAY["ENCRYPTION_KEYS"][0], "hunter2"]}, "E005", "E", "key 2 is not 32 bytes"),
+        (
+            {"ENCRYPTION_KEYS": [HMAC_GATEWAY["ENCRYPTION_KEYS"][0], "hunter2"]},
+            "E005",
+            "E",
+            "HMAC_GATEWAY['ENCRYPTION_KEYS']: key 2 is not 32 bytes",
+        ),
         ({"WORKERS": 2}, "W001", "W", "2 processes do not share"),
         ({"REPLAY_STORE": "memcache://user:hunter2@h"}, "E006", "E", "'memcache'"),
     ],

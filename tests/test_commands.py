@@ -93,7 +93,10 @@ def test_sign_prints_a_curl_command_that_a_shell_reads_back() -> None:
     ("arguments", "words"),
     [
         (["GET", "/x"], "a whole URL"),
-        (["GET", "http://g/x", "--key-id", "nobody"], "no hmac-auth credential has it"),
+        (
+            ["GET", "http://g/x", "--key-id", "nobody"],
+            "'nobody' was given; no hmac-auth credential has it.*--secret-env",
+        ),
         (["GET", "http://g/x", "-H", "nonsense"], "'Name: value'"),
         (["GET", "http://g/x", "--signed", "x-absent"], "headers of the request"),
         (["GET", "http://g/x", "--date", "yesterday"], "Sun, 06 Nov 1994"),

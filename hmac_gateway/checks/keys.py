@@ -20,7 +20,8 @@ KNOWN_ADMIN_KEYS: Final = frozenset({"edd1c9f034335f136f87ad84b625c8f1", "4054f7
 
 _MAKE_KEY: Final = (
     "Make one with: python -c 'from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())' "
-    "and keep it: without it stored secrets cannot be read."
+    "and keep it: without it stored secrets cannot be read. The standalone gateway and its console take it from the "
+    "environment variable HMAC_GATEWAY_ENCRYPTION_KEYS."
 )
 
 

@@ -13,13 +13,16 @@ from django.core.checks import CheckMessage, Error, Warning
 
 from ..core.errors import ConfigError
 from ..plugins import PLUGINS
-from ..site_settings import PROTECT_KEYS, Protected, compile_protect
+from ..site_settings import PROTECT_KEYS, Protected, compile_protect, place
 from . import policies
 from .common import did_you_mean, told, value
 from .policies import Placed
 from .values import readable
 
 _FORM: Final = "Write a regular expression, or {'path': r'^/api/', 'plugin': 'hmac-auth', 'config': {…}}."
+_REGEX: Final = (
+    r"Correct the regular expression. Before a character that stands for itself write a backslash: r'^/a\(b\)/'."
+)
 #: An anchored pattern whose first letter is none that a path begins with, and which has no other branch.
 _NO_SLASH: Final = re.compile(r"(?:\(\?[a-z]+\))?(?:\^|\\A)[\w%~-](?![?*{])[^|]*\Z")
 #: What is written for "everything below" by who thinks of file names: slashes, any number of them, and then the end.
@@ -33,7 +36,7 @@ def compiled() -> list[tuple[int, Any, Protected | Exception]]:
         return found
     for number, entry in enumerate(value("PROTECT"), 1):
         try:
-            found.append((number, entry, compile_protect([entry])[0]))
+            found.append((number, entry, compile_protect([entry], number)[0]))
         except (ConfigError, TypeError) as error:
             found.append((number, entry, error))
     return found
@@ -42,8 +45,8 @@ def compiled() -> list[tuple[int, Any, Protected | Exception]]:
 def placed() -> list[Placed]:
     """The policies of the entries that can be used."""
     return [
-        Placed(f"PROTECT[{number}]", step)
-        for number, _, outcome in compiled()
+        Placed(place(number, entry), step)
+        for number, entry, outcome in compiled()
         if isinstance(outcome, Protected)
         for step in outcome.pipeline
     ]
@@ -52,37 +55,50 @@ def placed() -> list[Placed]:
 def check_protect(app_configs: object, **kwargs: Any) -> Iterator[CheckMessage]:
     """Entries that cannot be used, or that protect something else than they seem to."""
     for number, entry, outcome in compiled():
-        where = f"PROTECT[{number}]"
+        where = place(number, entry)
         given = {"path": entry} if isinstance(entry, str) else entry
         if isinstance(outcome, Protected):
-            yield from policies.misspelt(f"{where}.config", given)
+            yield from policies.misspelt(f"{where}: config", given)
             yield from _seeming(where, outcome.path.pattern)
         else:
             yield _unusable(where, given, outcome)
 
 
 def _unusable(where: str, given: Any, error: Exception) -> CheckMessage:
-    text, hint = f"{where} cannot be used.", _FORM
+    text = told(error) if isinstance(error, ConfigError) else f"{where} cannot be used."
+    hint = _FORM
     if isinstance(given, Mapping):
         unknown = [field for field in given if field not in PROTECT_KEYS]
-        plugin = given.get("plugin", "hmac-auth")
+        plugin, dialect = given.get("plugin", "hmac-auth"), given.get("dialect", "apisix")
         if unknown:
             text = f"{where} has an unknown key: {unknown[0]!r}."
             hint = did_you_mean(unknown[0], PROTECT_KEYS, f"Known keys: {', '.join(PROTECT_KEYS)}.")
+        elif not isinstance(given.get("path"), str):
+            pass
+        elif not _is_regex(given["path"]):
+            hint = _REGEX
         elif not isinstance(plugin, str) or plugin not in PLUGINS:
-            text = f"{where}.plugin is {plugin!r}."
+            text = f"{where}: plugin is {plugin!r}."
             hint = did_you_mean(plugin, PLUGINS, f"Allowed: {', '.join(PLUGINS)}.")
-        elif isinstance(error, ConfigError):
-            text = _numbered(error, where)
-    elif isinstance(error, ConfigError):
-        text = _numbered(error, where)
+        elif not isinstance(dialect, str) or dialect not in PLUGINS[plugin].config_schema:
+            text = f"{where}: dialect is {dialect!r}."
+            dialects = list(PLUGINS[plugin].config_schema)
+            hint = did_you_mean(dialect, dialects, f"Allowed: {', '.join(dialects)}. Without it apisix is meant.")
+        elif not isinstance(given.get("config", {}), Mapping):
+            hint = "Write 'config': {…}, or leave it out for the defaults."
+        else:
+            hint = f"Correct this field of 'config'; docs/{plugin}.md lists the fields, with what each may hold."
+    elif isinstance(given, str):
+        hint = _REGEX
     return Error(text, hint=hint, id="hmac_gateway.E008")
 
 
-def _numbered(error: ConfigError, where: str) -> str:
-    # Entries are compiled one by one, so that all problems are told at once.
-    field = error.field.replace("PROTECT[1]", where, 1)
-    return told(ConfigError(field, error.given, error.allowed))
+def _is_regex(pattern: str) -> bool:
+    try:
+        re.compile(pattern, re.DOTALL)
+    except re.error:
+        return False
+    return True
 
 
 def _seeming(where: str, pattern: str) -> Iterator[CheckMessage]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Generator, Sequence
 from time import time
+from typing import NoReturn
 
 import httpx
 
@@ -62,6 +63,13 @@ class HmacAuth(httpx.Auth):
             if response.status_code != 401 or answered is request or "Authorization" not in answered.headers:
                 return
             request = answered
+
+    def __call__(self, request: object) -> NoReturn:
+        """What requests would call: said here, since it has a class of its own. httpx never does."""
+        raise TypeError(
+            f"HmacAuth: a request of {type(request).__module__.partition('.')[0]} was given; allowed: one of httpx. "
+            "For requests: from hmac_gateway.client import HmacAuth"
+        )
 
     def _sign(self, request: httpx.Request) -> None:
         signer = self._signer

@@ -74,6 +74,11 @@ class HmacAuth(AuthBase):
 
     def __call__(self, r: PreparedRequest) -> PreparedRequest:
         """Called by requests at the end of preparing `r`, which is changed and returned."""
+        if not hasattr(r, "body"):
+            raise TypeError(
+                f"HmacAuth: a request of {type(r).__module__.partition('.')[0]} was given; allowed: one of requests. "
+                "For httpx: from hmac_gateway.client.httpx import HmacAuth"
+            )
         body: Any = r.body
         if isinstance(body, str):
             # What is signed must be bytes; the connection would only now choose an encoding.

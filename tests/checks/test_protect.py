@@ -37,19 +37,22 @@ def test_a_correct_embedding_site_is_clean() -> None:
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        (5, "PROTECT[2]"),
-        ({"config": {}}, "PROTECT[2]"),
-        ({"path": 5}, "PROTECT[2]"),
-        ("^/(api/", "PROTECT[2].path"),
+        (5, "PROTECT entry 2: 5 was given"),
+        ({"config": {}}, "PROTECT entry 2: dict was given"),
+        ({"path": 5}, "Write a regular expression, or"),
+        ("^/(api/", "PROTECT entry 2 ('^/(api/'): path"),
+        ("^/(api/", "write a backslash"),
+        ({"path": "^/(api/", "plugin": "key-auth"}, "write a backslash"),
         ({"path": "^/", "plugins": "hmac-auth"}, "Did you mean 'plugin'?"),
         ({"path": "^/", "secret_key": "hunter2"}, "'secret_key'"),
         ({"path": "^/", "plugin": "hmac_auth"}, "Did you mean 'hmac-auth'?"),
-        ({"path": "^/", "plugin": ["hmac-auth"]}, "PROTECT[2].plugin"),
-        ({"path": "^/", "dialect": "apisx"}, "PROTECT[2].dialect"),
-        ({"path": "^/", "dialect": ["apisix"]}, "PROTECT[2]"),
-        ({"path": "^/", "config": {"clock_skew": "soon"}}, "PROTECT[2].clock_skew: 'soon' was given"),
-        ({"path": "^/", "config": ["hunter2"]}, "PROTECT[2].config"),
-        ({"path": "^/", "config": {"_meta": {"priorty": 1}}}, "PROTECT[2]._meta.priorty"),
+        ({"path": "^/", "plugin": ["hmac-auth"]}, "PROTECT entry 2 ('^/'): plugin"),
+        ({"path": "^/", "dialect": "apisx"}, "PROTECT entry 2 ('^/'): dialect is 'apisx'. Did you mean 'apisix'?"),
+        ({"path": "^/", "dialect": ["apisix"]}, "dialect is"),
+        ({"path": "^/", "config": {"clock_skew": "soon"}}, "PROTECT entry 2 ('^/'): clock_skew: 'soon' was given"),
+        ({"path": "^/", "config": {"clock_skew": "soon"}}, "docs/hmac-auth.md"),
+        ({"path": "^/", "config": ["hunter2"]}, "PROTECT entry 2 ('^/'): config"),
+        ({"path": "^/", "config": {"_meta": {"priorty": 1}}}, "PROTECT entry 2 ('^/'): _meta.priorty"),
     ],
 )
 def test_an_entry_that_cannot_be_used(wrong: Any, words: str) -> None:
@@ -63,7 +66,7 @@ def test_all_entries_are_told_at_once() -> None:
     from hmac_gateway.checks.protect import check_protect
 
     with protecting("(", entry(), "["):
-        assert ["PROTECT[1]" in m.msg or "PROTECT[3]" in m.msg for m in check_protect(None)] == [True, True]
+        assert ["entry 1 " in m.msg or "entry 3 " in m.msg for m in check_protect(None)] == [True, True]
 
 
 def test_a_misspelt_field_is_pointed_out() -> None:
@@ -71,7 +74,10 @@ def test_a_misspelt_field_is_pointed_out() -> None:
         messages = found()
     assert list(messages) == ["hmac_gateway.W010"]
     message = messages["hmac_gateway.W010"]
-    assert "PROTECT[1].config.sigend_headers" in message.msg and "Did you mean 'signed_headers'?" in str(message.hint)
+    assert (
+        "PROTECT entry 1 ('^/api/'): config.sigend_headers" in message.msg
+        and "Did you mean 'signed_headers'?" in str(message.hint)
+    )
     with protecting(entry(_meta={"priority": 1})):
         assert found() == {}
 
@@ -94,7 +100,7 @@ def test_weak_hashes() -> None:
     with protecting(entry(), entry(allowed_algorithms=["hmac-sha1"])):
         messages = found()
     assert list(messages) == ["hmac_gateway.W004"]
-    assert "PROTECT[2]" in messages["hmac_gateway.W004"].msg and "PROTECT[1]" not in messages["hmac_gateway.W004"].msg
+    assert "entry 2 (" in messages["hmac_gateway.W004"].msg and "entry 1" not in messages["hmac_gateway.W004"].msg
 
 
 def test_policies_inside_multi_auth_count_as_well() -> None:

@@ -10,9 +10,11 @@ from typing import Any
 
 import httpx
 import pytest
+import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hmac_gateway.client import HmacAuth as RequestsAuth
 from hmac_gateway.client.httpx import HmacAuth
 from tests.client.recorded import KEY_ID, OK, SECRET, UNAUTHORIZED, Recorder, accepted, redirect
 from tests.client.test_requests import TARGETS, Clock, fresh
@@ -276,3 +278,10 @@ def test_anything_is_accepted(
         secret.encode() if isinstance(secret, str) else secret,
         signed_headers=["@request-target", "date", "x-any", "x-nonce"],
     )
+
+
+def test_each_library_is_told_which_class_is_its_own(send: Send, server: Recorder) -> None:
+    with pytest.raises(TypeError, match=r"from hmac_gateway\.client\.httpx import HmacAuth"):
+        send("GET", server.base + "/orders", auth=RequestsAuth(KEY_ID, SECRET))
+    with pytest.raises(TypeError, match=r"a request of requests .* from hmac_gateway\.client import HmacAuth"):
+        requests.get(server.base + "/orders", auth=auth(), timeout=5)

@@ -22,7 +22,7 @@ print([client.get("/orders/?a=1", headers=signed).status_code, client.get("/orde
 """
 
 
-def manage(*arguments: str) -> str:
+def manage(*arguments: str, code: int = 0) -> str:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("DJANGO_")}
     done = subprocess.run(
         [sys.executable, "-W", "error", "manage.py", *arguments],
@@ -32,8 +32,8 @@ def manage(*arguments: str) -> str:
         text=True,
         timeout=60,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stderr if code else done.stdout
 
 
 @pytest.mark.parametrize("arguments", [[], ["--database", "default"]])
@@ -49,3 +49,9 @@ def test_signed_and_unsigned() -> None:
 def test_hmac_sign_finds_the_key_in_the_settings() -> None:
     for arguments in ([], ["--key-id", "shop-1"]):
         assert 'keyId="shop-1"' in manage("hmac_sign", "GET", "http://127.0.0.1:8000/orders/", *arguments)
+
+
+def test_hmac_sign_names_the_keys_that_there_are() -> None:
+    said = manage("hmac_sign", "GET", "http://127.0.0.1:8000/orders/", "--key-id", "shop-2", code=1)
+    assert "'shop-2' was given; allowed: a key of CREDENTIALS (shop-1)" in said and "--secret-env" in said
+    assert "a-secret" not in said

@@ -117,7 +117,7 @@ class Command(BaseCommand):
             key_id = key_id or next(iter(configured))
             return key_id, configured[key_id]["secret_key"]
         if not any(config.label == "hmac_consumers" for config in apps.get_app_configs()):
-            raise CommandError("--key-id: none of CREDENTIALS, and no other credentials are kept here; give a secret")
+            raise CommandError(self._unknown(key_id, sorted(configured)))
         model = apps.get_model("hmac_consumers.Credential")
         try:
             found = model._default_manager.filter(plugin="hmac-auth", **({"identifier": key_id} if key_id else {}))
@@ -128,7 +128,10 @@ class Command(BaseCommand):
         names = sorted({row.identifier for row in rows})
         if not rows:
             if key_id:
-                raise CommandError(f"--key-id: {key_id!r} was given; no hmac-auth credential has it")
+                raise CommandError(
+                    f"--key-id: {key_id!r} was given; no hmac-auth credential has it. With --secret-env NAME or "
+                    "--secret-file FILE any key id will do"
+                )
             raise CommandError("no hmac-auth credential exists; give --key-id and --secret-file")
         if len(names) > 1:
             raise CommandError(f"--key-id: there are several credentials ({', '.join(names)}, …); name one")
@@ -136,6 +139,15 @@ class Command(BaseCommand):
             return names[0], rows[0].get_secret()
         except CannotOpen as error:
             raise CommandError(f"the secret of {names[0]} cannot be opened: {error}") from None
+
+    @staticmethod
+    def _unknown(key_id: str, known: list[str]) -> str:
+        shown = ", ".join(known[:5]) + (", …" if len(known) > 5 else "")
+        given = f"{key_id!r} was given" if key_id else "nothing was given"
+        there = (
+            f"allowed: a key of CREDENTIALS ({shown})" if known else "CREDENTIALS is empty, and no tables are installed"
+        )
+        return f"--key-id: {given}; {there}, or any key id with --secret-env NAME or --secret-file FILE"
 
     @staticmethod
     def _given_secret(options: dict[str, Any]) -> str | None:
