@@ -46,8 +46,12 @@ class AccessLog:
         consumer: str,
         upstream: str,
         reason: str,
+        key: str = "",
     ) -> None:
-        """Add one request's line. `at` is Unix seconds; `status` 499 is a client that left (nginx)."""
+        """Add one request's line. `at` is Unix seconds; `status` 499 is a client that left (nginx).
+
+        `key` is the key id that a refused request named.
+        """
         if len(self._lines) >= MAX_WAITING:
             self._lost += 1
             return
@@ -55,11 +59,12 @@ class AccessLog:
         if second != self._second:
             self._stamp = strftime("%Y-%m-%dT%H:%M:%SZ", gmtime(second))
             self._second = second
+        named = f',"key":{quoted(key)}' if key else ""
         self._lines.append(
             f'{{"time":"{self._stamp}","request_id":"{request_id}","remote":"{remote}","method":{quoted(method)},'
             f'"path":{quoted(path)},"status":{status},"bytes":{sent},"duration_ms":{seconds * 1000:.2f},'
             f'"upstream_ms":{upstream_seconds * 1000:.2f},"route":{quoted(route)},"consumer":{quoted(consumer)},'
-            f'"upstream":"{upstream}","reason":"{reason}"}}\n'
+            f'"upstream":"{upstream}","reason":"{reason}"{named}}}\n'
         )
 
     def start(self) -> None:

@@ -26,11 +26,12 @@ from .core.reasons import Reason
 from .counters import counter_store
 from .gate import NO_RULES, Pipeline, RuleSet, Step, compile_step, pipeline
 from .runtime import Runtime
+from .schemes import key_id_of
 from .settling import Stores
 from .site_settings import PROTECT_KEYS, Protected, compile_protect, credentials_snapshot, policy
 from .snapshot import Snapshot
 from .stores import replay_store
-from .telemetry import Background, Finished, Telemetry, key_id_of
+from .telemetry import Background, Finished, Telemetry
 from .trust import trust
 
 logger = logging.getLogger("hmac_gateway.verify")

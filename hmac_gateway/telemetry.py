@@ -30,7 +30,7 @@ from .core.identity import Identity
 from .core.message import Message
 from .models import MinuteCounter, Rejection, Tombstone, WorkerStatus
 from .runtime import TOMBSTONE_LIFE, Runtime
-from .schemes import SCHEMES, Claim
+from .schemes import key_id_of
 from .serving import WORKER
 
 logger = logging.getLogger("hmac_gateway.telemetry")
@@ -236,15 +236,6 @@ def _is_uuid(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def key_id_of(message: Message) -> str:
-    """The key id that a refused request named, fit for a column; "" where none can be read."""
-    for scheme in SCHEMES.values():
-        claim = scheme.parse(message)
-        if isinstance(claim, Claim):
-            return claim.key_id[:256].replace("\x00", "")
-    return ""
 
 
 def _sealed(at: float, message: Message, asked: Mapping[str, Any] | None = None) -> str:

@@ -24,6 +24,7 @@ from hmac_gateway.counters import CounterStore, MemoryCounter
 from hmac_gateway.gate import NO_RULES, Admission, check
 from hmac_gateway.logs import AccessLog
 from hmac_gateway.routing import Route
+from hmac_gateway.schemes import key_id_of
 from hmac_gateway.settling import Stores, asettle, steps_left
 from hmac_gateway.snapshot import Snapshot
 from hmac_gateway.stores import ReplayStore
@@ -335,6 +336,7 @@ class Gateway:
                 consumer=consumer.username if consumer is not None else "",
                 upstream=node.key if node is not None else "",
                 reason=exchange.reason,
+                key=key_id_of(exchange.message) if exchange.reason else "",
             )
         if self._observer is not None:
             self._observer.finished(exchange)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final, cast
 
+from ..core.message import Message
 from . import apisix
 from .base import Claim, Cover, Scheme
 
@@ -12,4 +13,13 @@ SCHEMES: Final[dict[str, Scheme]] = {
     "apisix": cast(Scheme, apisix),
 }
 
-__all__ = ["SCHEMES", "Claim", "Cover", "Scheme"]
+__all__ = ["SCHEMES", "Claim", "Cover", "Scheme", "key_id_of"]
+
+
+def key_id_of(message: Message) -> str:
+    """The key id that a request names, known or not, fit for a log or a column; "" where none can be read."""
+    for scheme in SCHEMES.values():
+        claim = scheme.parse(message)
+        if isinstance(claim, Claim):
+            return claim.key_id[:256].replace("\x00", "")
+    return ""

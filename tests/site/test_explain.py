@@ -31,6 +31,7 @@ from hmac_gateway import crypto, site
 from hmac_gateway.admin import RejectionAdmin
 from hmac_gateway.decorators import hmac_required
 from hmac_gateway.drf import HmacAuthentication
+from hmac_gateway.logs import AccessLog
 from hmac_gateway.models import Rejection
 from proxy.views import ProxyView
 from tests.settings import HMAC_GATEWAY
@@ -348,3 +349,16 @@ def test_a_key_id_cannot_forge_log_lines(caplog: pytest.LogCaptureFixture) -> No
         Client().get("/api/x", headers=headers)
     (line,) = [record.getMessage() for record in caplog.records if "refused with" in record.getMessage()]
     assert "key 'a\\x1b[31m\\x85b'" in line
+
+
+def test_access_lines_of_the_gateway_name_the_key_of_a_refusal() -> None:
+    log = AccessLog()
+    at: dict[str, Any] = {"at": 0, "sent": 0, "seconds": 0, "upstream_seconds": 0, "status": 401}
+    words: dict[str, Any] = dict.fromkeys(
+        ("request_id", "remote", "method", "path", "route", "consumer", "upstream", "reason"), ""
+    )
+    log.write(**at, **words, key='a"\x1b\nb')
+    log.write(**at, **words)
+    first, second = map(json.loads, log._lines)
+    assert first["key"] == 'a"\x1b\nb' and "key" not in second
+    assert log._lines[0].count("\n") == 1
