@@ -15,10 +15,9 @@ from functools import cached_property
 from typing import Any, Final, NamedTuple
 
 from django.apps import apps
-from django.conf import settings
 from django.core import mail
 
-from .conf import conf
+from .conf import conf, setting
 from .core.errors import ConfigError, Rejected
 from .core.message import Message, host_of
 from .core.paths import ambiguity, decoded, stable
@@ -96,7 +95,7 @@ _last = _State(object())
 def state() -> _State:
     """What the HMAC_GATEWAY of this moment means."""
     global _last
-    found, source = _last, getattr(settings, "HMAC_GATEWAY", None)
+    found, source = _last, setting("HMAC_GATEWAY")
     if found.source is not source:
         # Two threads may both make one: of the stores one is then soon forgotten, in the first moment of a process.
         with _lock:

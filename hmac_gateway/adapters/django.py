@@ -19,14 +19,13 @@ from typing import IO, Any, Final, cast
 from urllib.parse import quote
 
 from asgiref.sync import sync_to_async
-from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured, SuspiciousOperation
 from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.http.response import HttpResponseBase
 from django.utils.cache import patch_vary_headers
 
 from .. import site
-from ..conf import conf
+from ..conf import conf, setting
 from ..core.errors import Rejected
 from ..core.identity import NOBODY, Carrier, Identity
 from ..core.message import Message
@@ -59,6 +58,7 @@ _NOT_SHARED: Final = RefusingStore(
 #: A comma, a scheme's name, a blank and credentials (RFC 9110 11.6.2): parameters have `=` there.
 _SCHEME_AGAIN: Final = re.compile(r",[ \t]*[A-Za-z][A-Za-z0-9-]*[ \t]+[^\s=,]")
 _QUOTED: Final = re.compile(r'"[^"]*"')
+_UNPREFIXED: Final = (("CONTENT_TYPE", "content-type"), ("CONTENT_LENGTH", "content-length"))
 #: What RFC 3986 lets stand in a path.
 _IN_PATH: Final = "/~!$&'()*+,;=:@-._"
 
@@ -136,27 +136,30 @@ def raw_target(request: HttpRequest) -> tuple[str, bool]:
     return (f"{path}?{query}" if query else path), False
 
 
-@lru_cache(maxsize=1024)
-def _header_name(variable: str) -> str:
-    """The header that a variable of a WSGI environ holds, in lower case; "" for none."""
-    if variable[:5] == "HTTP_":
-        return variable[5:].replace("_", "-").lower()
-    return variable.replace("_", "-").lower() if variable in ("CONTENT_TYPE", "CONTENT_LENGTH") else ""
+#: Variables of WSGI environs and the headers in them. Clients choose names: what is kept is bounded.
+_NAMES: Final[dict[str, str]] = {}
 
 
 def _headers(environ: dict[str, Any]) -> dict[str, str]:
     """The headers that a WSGI environ holds, each once; empty CONTENT_… stand for absent ones (PEP 3333)."""
     headers = {}
     for variable, value in environ.items():
-        name = _header_name(variable)
-        if name and (value or variable[:5] == "HTTP_"):
+        if variable[:5] == "HTTP_":
+            name = _NAMES.get(variable)
+            if name is None:
+                name = variable[5:].replace("_", "-").lower()
+                if len(_NAMES) < 1024:
+                    _NAMES[variable] = name
+            headers[name] = value.strip(" \t")
+    for variable, name in _UNPREFIXED:
+        if value := environ.get(variable):
             headers[name] = value.strip(" \t")
     return headers
 
 
 def _authority(meta: dict[str, Any]) -> str:
     """What Django calls the host (HttpRequest.get_host), unchecked: ALLOWED_HOSTS is the site's business."""
-    if settings.USE_X_FORWARDED_HOST and "HTTP_X_FORWARDED_HOST" in meta:
+    if "HTTP_X_FORWARDED_HOST" in meta and setting("USE_X_FORWARDED_HOST"):
         return cast(str, meta["HTTP_X_FORWARDED_HOST"])
     return cast(str, meta.get("HTTP_HOST") or meta.get("SERVER_NAME") or "")
 
@@ -176,17 +179,27 @@ def _message(request: HttpRequest) -> Message:
     meta = request.META
     if not exact:
         tell_once(meta)
+    # `request.scheme` asks two settings; without SECURE_PROXY_SSL_HEADER the server's word is the answer.
+    scheme = None
     if scope is not None:
         headers: Sequence[tuple[str | bytes, str | bytes]] | dict[str, str] = scope["headers"]
         version = scope.get("http_version", "1.1")
     else:
         headers = _headers(meta)
         version = meta.get("SERVER_PROTOCOL", "HTTP/1.1")[5:]
+        scheme = None if setting("SECURE_PROXY_SSL_HEADER") else meta.get("wsgi.url_scheme")
     if len(headers) > MOST_HEADERS:
         raise SuspiciousOperation("The request has too many headers.")  # Django answers 400
     remote = meta.get("REMOTE_ADDR") or ""
     message = Message(
-        cast(str, request.method), target, headers, cast(str, request.scheme), _authority(meta), version, remote, exact
+        cast(str, request.method),
+        target,
+        headers,
+        scheme or str(request.scheme),
+        _authority(meta),
+        version,
+        remote,
+        exact,
     )
     if isinstance(headers, dict):
         message.duplicated = _joined(headers)
