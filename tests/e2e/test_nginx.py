@@ -102,6 +102,18 @@ def test_a_signed_get_arrives_with_its_identity(nginx: Nginx) -> None:
     assert answer.json()["url"].endswith(target)
 
 
+def test_the_client_gets_the_id_under_which_the_gateway_knows_its_request(nginx: Nginx, gateway: Proxied) -> None:
+    forged = [("X-Request-Id", "forged-by-the-client")]
+    for target, status in (("/orders/id-401", 401), ("/nowhere/id-403", 403)):
+        answer = ask(nginx, "GET", target, forged)
+        assert answer.status == status
+        given = answer.get("x-request-id")
+        wait_for(lambda given=given: any(line["request_id"] == given for line in gateway.access_lines()))
+        assert given != "forged-by-the-client"
+    answer = ask(nginx, "GET", "/orders", [*forged, *signed("GET", "/orders").items()])
+    assert answer.get("x-request-id") == told(answer)["X-Request-Id"] != "forged-by-the-client"
+
+
 def test_an_unsigned_get_is_401_with_the_challenge(nginx: Nginx, gateway: Proxied) -> None:
     answer = ask(nginx, "GET", "/orders/unsigned?secret=1")
     assert answer.status == 401
