@@ -37,7 +37,6 @@ class Writes:
     open: ClassVar[dict[str, int]] = {}
 
 
-
 def bump(using: str | None = None) -> int:
     """Raise the configuration's version by one and return it. To be called inside the writing transaction.
 
