@@ -59,7 +59,7 @@ def test_what_was_not_sealed_does_not_open(token: str) -> None:
 
 @pytest.mark.parametrize("given", [[], ["short"], [NEW, "schlüssel"], [NEW, ""]])
 def test_missing_and_malformed_keys(given: list[str]) -> None:
-    with keys(*given), pytest.raises(ImproperlyConfigured, match=r"HMAC_GATEWAY_ENCRYPTION_KEYS.*Fernet") as caught:
+    with keys(*given), pytest.raises(ImproperlyConfigured, match=r"ENCRYPTION_KEYS.*Fernet") as caught:
         crypto.seal("secret")
     assert NEW not in str(caught.value)
 
