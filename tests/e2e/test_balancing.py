@@ -113,7 +113,7 @@ def test_round_robin_is_exact(lane: Lane, nodes: list[Node]) -> None:
 
 def test_least_conn_avoids_a_node_while_it_is_busy(lane: Lane, nodes: list[Node]) -> None:
     site = lane(*map(port_of, nodes[:2]), type="least_conn")
-    busy = Busy(site, 1.0, nodes)
+    busy = Busy(site, 4.0, nodes)
     others = Counter(who(site.ask()) for _ in range(6))
     busy.end()
     assert len(others) == 1 and busy.node.address not in others
