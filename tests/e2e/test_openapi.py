@@ -29,7 +29,7 @@ def served() -> Iterator[Served]:
 
 
 def test_nothing_that_the_document_allows_breaks_the_server(served: Served, tmp_path: Path) -> None:
-    seconds = min(30 * FACTOR, 900)
+    seconds = min(20 * FACTOR, 900)
     result = subprocess.run(
         [
             *(sys.executable, "-m", "schemathesis.cli", "run", f"{served.console}/api/schema/?format=json"),
