@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 
 from .core.credential import Consumer, Lookup
 from .core.errors import ConfigError, Rejected
-from .core.identity import NOBODY, BodyDigest, BodyRule, Carrier, Identity, Replay, Verified
+from .core.identity import NOBODY, BodyDigest, BodyRule, Carrier, Identity, MacRule, Replay, Verified
 from .core.message import SINGLETONS, Message
 from .core.reasons import NEVER_ANONYMOUS, Reason
 from .core.trace import Trace
@@ -183,25 +183,29 @@ def compile_step(name: str, config: Mapping[str, Any], dialect: str = "apisix", 
 
 
 class Admission:
-    """A request whose head was right. `identity` is final once `finish` was called.
+    """A request whose head was right. `identity` is final once `finish` was called; where only the body proves who
+    signed, it is NOBODY until then.
 
     `hidden` names the places of credentials that must not go further. Where `bodies` is not empty, the adapter reads
     the whole body, feeds every one of `digests()`, and stops with `too_large` once it is over `limit`.
     """
 
-    __slots__ = ("_directory", "_now", "bodies", "held", "hidden", "identity", "replays")
+    __slots__ = ("_claimed", "_directory", "_now", "bodies", "held", "hidden", "identity", "replays")
 
     def __init__(
         self,
         identity: Identity,
         hidden: frozenset[Carrier] = frozenset(),
-        bodies: tuple[tuple[Step, BodyRule], ...] = (),
+        bodies: tuple[tuple[Step, BodyRule | MacRule], ...] = (),
         replays: tuple[tuple[Step, Replay], ...] = (),
         directory: Directory | None = None,
         now: float = 0.0,
         held: Pipeline = (),
+        claimed: Mapping[int, Identity] | None = None,
     ) -> None:
         self.identity = identity
+        # By place in `bodies`: what a MacRule's step will have found, save whose key it was.
+        self._claimed = claimed or {}
         #: The steps that were asked: all of them, less those whose filter passed the request by.
         self.held = held
         self.hidden = hidden
@@ -226,18 +230,26 @@ class Admission:
 
     def finish(self, digests: list[BodyDigest]) -> Rejected | None:
         """Judge the body; None when the request may go on, as `identity`."""
-        for (step, rule), digest in zip(self.bodies, digests, strict=True):
+        for place, ((step, rule), digest) in enumerate(zip(self.bodies, digests, strict=True)):
             reason = rule.verdict(digest)
-            if reason is None:
-                continue
             if reason is Reason.BODY_TOO_LARGE:
                 return self.too_large(digest.size)
             assert self._directory is not None  # given wherever there are bodies
-            fallback = _fallback(step, refuse(step, reason), self._directory, self._now)
-            if isinstance(fallback, Rejected):
-                return fallback
-            self.identity = fallback
-            self.replays = ()
+            if reason is not None:
+                fallback = _fallback(step, refuse(step, reason), self._directory, self._now)
+                if isinstance(fallback, Rejected):
+                    return fallback
+                self.identity = fallback
+                self.replays = ()
+            elif isinstance(rule, MacRule):
+                signer = rule.signer(digest)
+                assert signer is not None  # the verdict was right
+                found = self._claimed[place]._replace(consumer=signer.consumer, credential=signer)
+                before = None if self.identity is NOBODY else self.identity
+                joined = _joined(before, found, self._directory.require_same_consumer)
+                if joined is None:
+                    return refuse(step, Reason.DIFFERENT_CONSUMERS)
+                self.identity = joined
         return None
 
     def replayed(self, step: Step) -> Rejected:
@@ -277,7 +289,8 @@ def check(
         return _OPEN
     identity: Identity | None = None
     hidden: frozenset[Carrier] = frozenset()
-    bodies: list[tuple[Step, BodyRule]] = []
+    claimed: dict[int, Identity] = {}
+    bodies: list[tuple[Step, BodyRule | MacRule]] = []
     replays: list[tuple[Step, Replay]] = []
     held = steps
     for step in steps:
@@ -292,8 +305,10 @@ def check(
             member, result = multi_auth.attempt(message, step.config, directory.lookups, now, trace)
             parts = step.config.members if member is None else (member,)
             plugin = parts[0].plugin
+        unproven = False
         if isinstance(result, Verified):
             if result.body is not None:
+                unproven = isinstance(result.body, MacRule)
                 bodies.append((step, result.body))
             if result.replay is not None:
                 replays.append((step, result.replay))
@@ -316,17 +331,29 @@ def check(
         for part in parts:
             if part.common.hide_credentials:
                 hidden |= part.common.carriers if carrier is None else {carrier}
-        if identity is None or identity.anonymous:
-            identity = found
-        elif not found.anonymous:
-            if directory.require_same_consumer and found.consumer != identity.consumer:
-                return refuse(step, Reason.DIFFERENT_CONSUMERS)
-            # One proof that no browser gives by itself is enough; and what one token says stays said.
-            exempt, claims = found.csrf_exempt or identity.csrf_exempt, found.claims or identity.claims
-            identity = found._replace(csrf_exempt=exempt, claims=claims)
-    if identity is None:
+        if unproven:
+            claimed[len(bodies) - 1] = found
+            continue
+        joined = _joined(identity, found, directory.require_same_consumer)
+        if joined is None:
+            return refuse(step, Reason.DIFFERENT_CONSUMERS)
+        identity = joined
+    if identity is None and not claimed:
         return _OPEN  # none of them applies to this request
-    return Admission(identity, hidden, tuple(bodies), tuple(replays), directory, now, held)
+    return Admission(identity or NOBODY, hidden, tuple(bodies), tuple(replays), directory, now, held, claimed)
+
+
+def _joined(identity: Identity | None, found: Identity, same: bool) -> Identity | None:
+    """Who calls when one more step says who; None where two must name the same consumer and do not."""
+    if identity is None or identity.anonymous:
+        return found
+    if found.anonymous:
+        return identity
+    if same and found.consumer != identity.consumer:
+        return None
+    # One proof that no browser gives by itself is enough; and what one token says stays said.
+    exempt, claims = found.csrf_exempt or identity.csrf_exempt, found.claims or identity.claims
+    return found._replace(csrf_exempt=exempt, claims=claims)
 
 
 def refuse(step: Step, reason: Reason, detail: str = "", **facts: object) -> Rejected:

@@ -89,7 +89,7 @@ class AuthEndpoint:
         outcome = check(message, route.pipeline, snapshot, now)
         if isinstance(outcome, Rejected):
             return Judged(message, route, None, outcome)
-        if not found.told and outcome.identity is NOBODY:
+        if not found.told and outcome.identity is NOBODY and not outcome.bodies:
             # A proxy that forgot to tell would otherwise let everything in by a route without a plugin.
             rejected = Rejected(Reason.NO_ROUTE, dialect=self.dialect, detail="no original URI was told")
             return Judged(message, route, None, rejected)

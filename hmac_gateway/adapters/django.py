@@ -268,6 +268,7 @@ def admit(
     if isinstance(admission, Rejected):
         return admission
     refused = _body(request, admission) if admission.bodies else None
+    refused = refused or _different(request, admission, directory)
     if refused is not None:
         return refused
     needs = _needs(request, admission, directory, rules, route_id, service_id, routed)
@@ -296,6 +297,9 @@ async def aadmit(
             refused = await asyncio.to_thread(_body, request, admission)
         if refused is not None:
             return refused
+    different = _different(request, admission, directory)
+    if different is not None:
+        return different
     needs = _needs(request, admission, directory, rules, route_id, service_id, routed)
     if needs is None:
         refused = None
@@ -349,14 +353,16 @@ def _head(request: HttpRequest, steps: Pipeline, directory: Snapshot, routed: Me
     if steps and unframed and not hasattr(request, "scope"):
         # PEP 3333 knows no body without a length: the view would see an empty one.
         return Rejected(Reason.LENGTH_REQUIRED, dialect=conf.dialect)
-    outcome = check(message, steps, directory, time.time(), None, routed)
-    if isinstance(outcome, Admission) and directory.require_same_consumer:
-        # Adapters of one request are like plugins on one object.
-        before, found = access_of(request).identity, outcome.identity
-        known = before.consumer is not None and found.consumer is not None
-        if known and not before.anonymous and not found.anonymous and before.consumer != found.consumer:
-            return refuse(steps[-1], Reason.DIFFERENT_CONSUMERS)
-    return outcome
+    return check(message, steps, directory, time.time(), None, routed)
+
+
+def _different(request: HttpRequest, admission: Admission, directory: Snapshot) -> Rejected | None:
+    """Adapters of one request are like plugins on one object: all must name the same consumer."""
+    before, found = access_of(request).identity, admission.identity
+    known = before.consumer is not None and found.consumer is not None
+    if not directory.require_same_consumer or not known or before.anonymous or found.anonymous:
+        return None
+    return refuse(admission.held[-1], Reason.DIFFERENT_CONSUMERS) if before.consumer != found.consumer else None
 
 
 def _settled(

@@ -16,7 +16,7 @@ from ..schemes.apisix import REQUEST_TARGET
 from .common import SHARED_STORES, did_you_mean, shortened, value
 
 #: Still verified where a configuration allows them; nothing new should use them.
-WEAK_ALGORITHMS: Final = frozenset({"hmac-sha1", "hmac-md5"})
+WEAK_ALGORITHMS: Final = frozenset({"hmac-sha1", "hmac-md5", "sha1", "md5"})
 #: Seconds: both originals' default. Within it, on both sides, an overheard request can be sent again.
 MAX_SKEW: Final = 300
 
@@ -34,7 +34,8 @@ def weak(found: Iterable[Placed]) -> Iterator[CheckMessage]:
     if places:
         yield Warning(
             f"SHA-1 or MD5 signatures are accepted by hmac-auth at: {shortened(places)}.",
-            hint='Set "allowed_algorithms": ["hmac-sha256", "hmac-sha512"]; APISIX allows SHA-1 where none is set.',
+            hint='Set "allowed_algorithms": ["hmac-sha256", "hmac-sha512"], or "digest": "sha256" with the scheme '
+            "hmacproxy; where nothing is set, APISIX allows SHA-1 and hmacproxy uses it.",
             id="hmac_gateway.W004",
         )
 
@@ -76,11 +77,12 @@ def bodies(found: Iterable[Placed]) -> Iterator[CheckMessage]:
 
 def skews(found: Iterable[Placed]) -> Iterator[CheckMessage]:
     """Signatures that are good for long."""
-    places = [where for where, policy in signed(found) if policy.clock_skew > MAX_SKEW]
+    places = [where for where, policy in signed(found) if policy.clock_skew > MAX_SKEW or not policy.require_date]
     if places:
         yield Warning(
             f"Signatures are good for more than {MAX_SKEW} seconds at: {shortened(places)}.",
-            hint=f'Set "clock_skew" to {MAX_SKEW} or less, and have clients set their clocks by NTP.',
+            hint=f'Set "clock_skew" to {MAX_SKEW} or less (with the scheme hmacproxy, put date into "headers" too), '
+            "and have clients set their clocks by NTP.",
             id="hmac_gateway.W018",
         )
 

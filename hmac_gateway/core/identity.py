@@ -7,11 +7,12 @@ a named tuple: a frozen dataclass takes twice as long to make.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+import hmac
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple, Protocol
 
-from .credential import Consumer, Credential
-from .macs import DIGESTS, encode_base64
+from .credential import Consumer, Credential, Secret
+from .macs import DIGESTS, encode_base64, equal
 from .reasons import Reason
 
 
@@ -23,23 +24,32 @@ class Replay:
     ttl: int
 
 
+class _Hash(Protocol):
+    """What hashlib and hmac make."""
+
+    def update(self, data: bytes, /) -> None: ...
+
+    def digest(self) -> bytes: ...
+
+
 class BodyDigest:
-    """The running digest of a body, fed by the adapter chunk by chunk while it spools."""
+    """The running hashes of a body, fed by the adapter chunk by chunk while it spools."""
 
-    __slots__ = ("_hash", "size")
+    __slots__ = ("_hashes", "size")
 
-    def __init__(self, algorithm: str) -> None:
-        self._hash = hashlib.new(DIGESTS[algorithm])
+    def __init__(self, *hashes: _Hash) -> None:
+        self._hashes = hashes
         self.size = 0
 
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes of the body."""
         self.size += len(chunk)
-        self._hash.update(chunk)
+        for each in self._hashes:
+            each.update(chunk)
 
-    def base64(self) -> str:
-        """The digest so far, as the `Digest` header writes it."""
-        return encode_base64(self._hash.digest())
+    def base64(self) -> list[str]:
+        """The hashes so far, as headers write them."""
+        return [encode_base64(each.digest()) for each in self._hashes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +66,7 @@ class BodyRule:
 
     def start(self) -> BodyDigest:
         """A digest to feed."""
-        return BodyDigest(self.algorithm)
+        return BodyDigest(hashlib.new(DIGESTS[self.algorithm]))
 
     def verdict(self, digest: BodyDigest) -> Reason | None:
         """None when the whole body was fed and is right."""
@@ -64,7 +74,41 @@ class BodyRule:
             return Reason.BODY_TOO_LARGE
         if self.promised is None:
             return Reason.DIGEST_MISSING if digest.size else None
-        return None if digest.base64() == self.promised else Reason.DIGEST_MISMATCH
+        return None if digest.base64() == [self.promised] else Reason.DIGEST_MISMATCH
+
+
+@dataclass(frozen=True, slots=True)
+class MacRule:
+    """What a body must be where one MAC covers head and body: its rest, and at most `limit` bytes.
+
+    `keys` are the secrets that may have signed, with whose they are; `digest` is hashlib's name, `head` what the MAC
+    covers before the body, `promised` the whole text of the signature header: the digest's name, a blank, base64.
+    """
+
+    keys: tuple[tuple[Credential, Secret], ...] = field(repr=False)
+    digest: str
+    head: bytes
+    promised: str = field(repr=False)
+    limit: int
+
+    def start(self) -> BodyDigest:
+        """One running MAC for each key, to feed."""
+        return BodyDigest(*(hmac.new(secret.reveal(), self.head, self.digest) for _, secret in self.keys))
+
+    def signer(self, digest: BodyDigest) -> Credential | None:
+        """Whose key has signed the body that was fed, or None. Each key is compared, in constant time."""
+        promised = self.promised.encode("latin-1")
+        found = None
+        for (credential, _), ours in zip(self.keys, digest.base64(), strict=True):
+            if equal(f"{self.digest} {ours}".encode(), promised) and found is None:
+                found = credential
+        return found
+
+    def verdict(self, digest: BodyDigest) -> Reason | None:
+        """None when the whole body was fed and the MAC is right."""
+        if digest.size > self.limit:
+            return Reason.BODY_TOO_LARGE
+        return Reason.SIGNATURE_MISMATCH if self.signer(digest) is None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +130,14 @@ class Carrier(NamedTuple):
 class Verified(NamedTuple):
     """A credential that holds. `covered` are the header names and components a signature covers, lower case.
 
+    With a MacRule nothing holds yet: `credential` is one of those that may have signed, and the body tells.
     `csrf_exempt` says that no browser attaches such a credential by itself. `carrier` is where it stood; None: in all
     that the plugin's configuration names. `claims` are those of a token, where the configuration has them kept.
     """
 
     credential: Credential
     covered: frozenset[str] = frozenset()
-    body: BodyRule | None = None
+    body: BodyRule | MacRule | None = None
     replay: Replay | None = None
     csrf_exempt: bool = False
     carrier: Carrier | None = None

@@ -3,8 +3,12 @@
     {"clock_skew": 300, "allowed_algorithms": ["hmac-sha256"], "signed_headers": ["@request-target", "date"]}
 
 on a route, a service or a plugin config; `{"key_id": "client-1", "secret_key": "…"}` on a credential. Fields and
-defaults are APISIX's; `require_signed_date`, `require_signed_digest`, `replay_protection`, `replay_methods` and
-`expose_reason` are ours. Imports `core` and `schemes`; called by the gate.
+defaults are APISIX's; `require_signed_date`, `require_signed_digest`, `replay_protection`, `replay_methods`,
+`expose_reason` and `scheme` are ours. With `"scheme": "hmacproxy"` the fields of HMACPROXY say what both sides know:
+
+    {"scheme": "hmacproxy", "sign_header": "X-Signature", "headers": ["date"], "digest": "sha256", "key_id": "client-1"}
+
+Imports `core` and `schemes`; called by the gate.
 """
 
 from __future__ import annotations
@@ -14,13 +18,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ..core.credential import Lookup
-from ..core.errors import Rejected
+from ..core.errors import ConfigError, Rejected
 from ..core.identity import Carrier, Failure, Verified
 from ..core.macs import ALGORITHMS
 from ..core.message import Message
 from ..core.reasons import Reason
 from ..core.trace import Trace
 from ..schemes import SCHEMES, Scheme
+from ..schemes.apisix import REQUEST_TARGET
+from ..schemes.hmacproxy import DIGESTS, UNSEEN, HmacProxy, available
 from ..schemes.verify import Policy, check_head
 from . import fields
 from .base import Common
@@ -59,6 +65,25 @@ _OURS: Final = {
         "default": list(DEFAULT_REPLAY_METHODS),
     },
     "expose_reason": fields.EXPOSE_REASON,
+    "scheme": {"type": "string", "enum": sorted(SCHEMES), "default": "apisix"},
+}
+
+#: A request does not say whose key has signed it, so those that may are named, and each is tried on the body.
+MOST_KEYS: Final = 8
+#: What goes with the scheme hmacproxy only. `clock_skew` and replay protection need a signed Date there.
+HMACPROXY: Final = {
+    "sign_header": fields.header("X-Signature"),
+    "headers": {"type": "array", "items": {"type": "string", "maxLength": 128}, "maxItems": 100, "default": []},
+    "digest": {"type": "string", "enum": list(DIGESTS), "default": "sha1"},
+    "any_digest": {"type": "boolean", "default": False},
+    "key_id": {"type": "string", "minLength": 1, "maxLength": 256},
+    "key_ids": {
+        "type": "array",
+        "items": {"type": "string", "minLength": 1, "maxLength": 256},
+        "minItems": 1,
+        "maxItems": MOST_KEYS,
+        "uniqueItems": True,
+    },
 }
 
 #: Unknown fields are accepted, as in APISIX.
@@ -83,6 +108,7 @@ APISIX_SCHEMA: Final[dict[str, Any]] = {
         "realm": fields.realm("hmac"),
         "anonymous_consumer": fields.ANONYMOUS_CONSUMER,
         **_OURS,
+        **HMACPROXY,
     },
 }
 config_schema: Final = {"apisix": APISIX_SCHEMA}
@@ -109,6 +135,11 @@ class Config:
 def compile(config: Mapping[str, Any], dialect: str = "apisix") -> Config:
     """Check and freeze a configuration; raises `ConfigError` naming the field."""
     values = fields.checked(config, dialect, config_schema)
+    if values["scheme"] == HmacProxy.name:
+        return _hmacproxy(config, values, dialect)
+    for field in HMACPROXY:
+        if field in config:
+            raise ConfigError(field, config[field], 'nothing, save with "scheme": "hmacproxy"')
     policy = Policy(
         algorithms=frozenset(values["allowed_algorithms"]),
         # JSON Schema takes 300.0 for an integer.
@@ -121,9 +152,57 @@ def compile(config: Mapping[str, Any], dialect: str = "apisix") -> Config:
         replay_methods=frozenset(values["replay_methods"]) if values["replay_protection"] else None,
     )
     return Config(
-        scheme=SCHEMES["apisix"],
+        scheme=SCHEMES[values["scheme"]],
         policy=policy,
         common=fields.common(values, dialect, "hmac", CARRIERS),
+    )
+
+
+#: What has no meaning there, and what has in its place.
+_NOT_HMACPROXY: Final = {
+    "allowed_algorithms": "digest",
+    "signed_headers": "headers",
+    "validate_request_body": "nothing: the body is always signed",
+    "require_signed_date": "clock_skew, with date among headers",
+    "require_signed_digest": "nothing: the body is always signed",
+}
+
+
+def _hmacproxy(config: Mapping[str, Any], values: Mapping[str, Any], dialect: str) -> Config:
+    for field, instead in _NOT_HMACPROXY.items():
+        if field in config:
+            raise ConfigError(field, config[field], f"with the scheme hmacproxy: {instead}")
+    if (values["key_id"] is None) == (values["key_ids"] is None):
+        given = None if values["key_id"] is None else values["key_ids"]
+        raise ConfigError("key_id", given, "the key id of the secret that signs, or key_ids with several")
+    if values["digest"] not in available():
+        raise ConfigError("digest", values["digest"], f"one of {', '.join(available())} on this system")
+    headers = tuple(values["headers"])
+    for header in headers:
+        if header.lower() in UNSEEN:
+            raise ConfigError("headers", header, "other headers: hmacproxy signs an empty line for this one")
+    dated = any(header.lower() in ("date", "x-date") for header in headers)
+    aged = "clock_skew" in config
+    if aged and not dated:
+        raise ConfigError("clock_skew", config["clock_skew"], "nothing, unless date is one of headers")
+    if values["replay_protection"] and not aged:
+        raise ConfigError("replay_protection", True, "false, unless clock_skew is given: signatures would never age")
+    carriers = frozenset({Carrier("header", values["sign_header"].lower())})
+    # Credentials are looked up by what requests name, which are bytes.
+    key_ids = tuple(key_id.encode().decode("latin-1") for key_id in values["key_ids"] or [values["key_id"]])
+    return Config(
+        scheme=HmacProxy(values["sign_header"], headers, key_ids),
+        policy=Policy(
+            algorithms=frozenset(available() if values["any_digest"] else [values["digest"]]),
+            clock_skew=int(values["clock_skew"]),
+            # Which is all true without being asked for.
+            required=(REQUEST_TARGET, *map(str.lower, headers)),
+            validate_body=True,
+            require_date=aged,
+            max_body=int(values["max_req_body_size"]),
+            replay_methods=frozenset(values["replay_methods"]) if values["replay_protection"] else None,
+        ),
+        common=fields.common(values, dialect, "hmac", carriers),
     )
 
 

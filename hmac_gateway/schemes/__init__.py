@@ -7,13 +7,15 @@ from typing import Final, cast
 from ..core.message import Message
 from . import apisix
 from .base import Claim, Cover, Scheme
+from .hmacproxy import HmacProxy
 
-#: Every scheme by the name that configuration uses.
+#: Every scheme by the name that configuration uses. hmacproxy's is to be configured; here it has the usual header.
 SCHEMES: Final[dict[str, Scheme]] = {
     "apisix": cast(Scheme, apisix),
+    "hmacproxy": HmacProxy(),
 }
 
-__all__ = ["SCHEMES", "Claim", "Cover", "Scheme", "key_id_of"]
+__all__ = ["SCHEMES", "Claim", "Cover", "HmacProxy", "Scheme", "key_id_of"]
 
 
 def key_id_of(message: Message) -> str:

@@ -37,7 +37,9 @@ class Cover(NamedTuple):
 class Scheme(Protocol):
     """One way to sign a request."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """The name that configuration uses."""
 
     def parse(self, message: Message) -> Claim | Failure | None:
         """The claim of a message; None when it carries none; a Failure when it cannot be read."""

@@ -97,7 +97,7 @@ def explain(
     verdict = "no credentials" if result is None else "refused" if reason else "accepted"
     parting = _parting(trace.strings, client_string)
     try:
-        if isinstance(result, Verified) and result.body is not None and body is not None:
+        if isinstance(result, Verified) and isinstance(result.body, BodyRule) and body is not None:
             found = _judge(result.body, result.credential, body, now, trace, hints)
             if found is not None:
                 reason, verdict = str(found), "refused"
@@ -191,7 +191,8 @@ def _judge(
     digest.feed(body)
     reason = rule.verdict(digest)
     note = f"{len(body)} bytes"
-    trace.step("body", reason is None, f"{rule.algorithm}={digest.base64()}", f"{rule.algorithm}={rule.promised}", note)
+    (ours,) = digest.base64()
+    trace.step("body", reason is None, f"{rule.algorithm}={ours}", f"{rule.algorithm}={rule.promised}", note)
     if reason is not Reason.DIGEST_MISMATCH or rule.promised is None:
         return reason
     name = DIGESTS[rule.algorithm]

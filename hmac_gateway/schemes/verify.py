@@ -10,27 +10,30 @@ import hashlib
 from dataclasses import dataclass
 from typing import Final
 
-from ..core.credential import Credential, Lookup
+from ..core.credential import Credential, Lookup, Secret
 from ..core.dates import parse_http_date
-from ..core.identity import BodyRule, Failure, Replay, Verified
+from ..core.identity import BodyRule, Failure, MacRule, Replay, Verified
 from ..core.macs import DIGESTS, DUMMY_SECRET, decode_base64, equal, mac
 from ..core.message import Message
 from ..core.reasons import Reason
 from ..core.trace import Trace
 from .base import Claim, Cover, Scheme
+from .hmacproxy import HmacProxy
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What a signature must be. Compiled once from a plugin's configuration.
 
-    `required` are lower-case header names or components; `clock_skew` is in seconds, `max_body` in bytes.
-    `replay_methods` is None where replays are not looked for.
+    `algorithms` are as the scheme's header names them; `required` are lower-case header names or components;
+    `clock_skew` is in seconds, `max_body` in bytes. `replay_methods` is None where replays are not looked for,
+    `require_date` false where signatures do not age, as hmacproxy's do not by themselves.
     """
 
     algorithms: frozenset[str]
     clock_skew: int = 300
     required: tuple[str, ...] = ("date",)
+    require_date: bool = True
     require_signed_date: bool = True
     validate_body: bool = False
     require_signed_digest: bool = True
@@ -50,6 +53,8 @@ def check_head(
     An unknown key, an unusable credential and a wrong secret run the same steps: the key's fault is remembered,
     the rest is computed against a secret nobody has, and the first fault found is the one reported.
     """
+    if isinstance(scheme, HmacProxy):
+        return _check_whole(message, scheme, policy, lookup, now, trace)
     claim = scheme.parse(message)
     if claim is None or isinstance(claim, Failure):
         if trace is not None:
@@ -96,12 +101,74 @@ def check_head(
         if isinstance(rule, Failure):
             return rule
         body = rule
-    replay: Replay | None = None
-    if policy.replay_methods is not None and message.method.upper() in policy.replay_methods:
-        # Time-to-live: a date may lie one skew ahead and stays acceptable for one skew after; 2 s for rounding.
-        mark = hashlib.sha256(credential.id.encode() + b"\0" + matched).hexdigest()
-        replay = Replay(mark, 2 * policy.clock_skew + 2)
-    return Verified(credential, covered, body, replay, csrf_exempt=True)
+    return Verified(
+        credential, covered, body, _replay(message, policy, credential.id.encode(), matched), csrf_exempt=True
+    )
+
+
+def _replay(message: Message, policy: Policy, signer: bytes, signature: bytes) -> Replay | None:
+    if policy.replay_methods is None or message.method.upper() not in policy.replay_methods:
+        return None
+    mark = hashlib.sha256(signer + b"\0" + signature).hexdigest()
+    # Time-to-live: a date may lie one skew ahead and stays acceptable for one skew after; 2 s for rounding.
+    return Replay(mark, 2 * policy.clock_skew + 2)
+
+
+#: What browsers send along. A signature may be that of a proxy which signs for all of its visitors, and then a forged
+#: request of theirs is signed like any other.
+_BROWSERS: Final = ("cookie", "origin", "referer", "authorization", "sec-fetch-site")
+
+
+def _check_whole(
+    message: Message, scheme: HmacProxy, policy: Policy, lookup: Lookup, now: float, trace: Trace | None
+) -> Verified | Failure | None:
+    """`check_head` for the scheme whose MAC goes on into the body: what is left to be compared is its MacRule.
+
+    Who signed is not told either: every usable key of the scheme's may be the one. Keys are named by the configuration,
+    not by the client, so that nothing is given away by stopping where none can be used.
+    """
+    name = scheme.sign_header
+    claim = scheme.parse(message)
+    if claim is None or isinstance(claim, Failure):
+        if trace is not None:
+            note = f"no {name} header came" if claim is None else claim.detail or str(claim.reason)
+            trace.step("signature header", False, f"{name}: <digest> <base64>", message.get(name.lower()) or "", note)
+        return claim
+    allowed = claim.algorithm in policy.algorithms
+    if trace is not None:
+        trace.step("digest", allowed, " or ".join(sorted(policy.algorithms)), claim.algorithm)
+    if not allowed:
+        return Failure(Reason.ALGORITHM_NOT_ALLOWED, repr(claim.algorithm[:40]))
+
+    keys: list[tuple[Credential, Secret]] = []
+    fault: Reason | None = None
+    for key_id in scheme.key_ids:
+        credential = lookup(key_id)
+        why = Reason.UNKNOWN_KEY if credential is None else credential.unusable(now)
+        if credential is not None and why is None:
+            secrets = credential.open_secrets(now)
+            keys += [(credential, secret) for secret in secrets]
+            why = None if secrets else Reason.SECRET_UNAVAILABLE
+        fault = fault or why
+        if trace is not None:
+            trace.step("key", why is None, "a known, usable key id", key_id, "" if why is None else str(why))
+    if not keys:
+        return Failure(fault or Reason.UNKNOWN_KEY, ", ".join(map(repr, scheme.key_ids)))
+
+    cover = scheme.cover(message, claim)
+    wrong = _freshness(message, policy, cover.names, now, trace) if policy.require_date else None
+    if wrong is None:
+        wrong = _too_large(message, policy, trace)
+    if wrong is not None:
+        return wrong
+    ((form, head),) = scheme.signing_strings(message, claim, cover)
+    if trace is not None:
+        trace.strings.append((form, head))
+    body = MacRule(tuple(keys), claim.algorithm, head, claim.signature, policy.max_body)
+    # The text that was sent is the text that will have been compared.
+    replay = _replay(message, policy, scheme.name.encode(), claim.signature.encode("latin-1"))
+    exempt = not any(message.get(header) is not None for header in _BROWSERS)
+    return Verified(keys[0][0], cover.names, body, replay, csrf_exempt=exempt)
 
 
 def _matches(
@@ -196,11 +263,9 @@ def _required(message: Message, policy: Policy, covered: frozenset[str], trace: 
 
 
 def _body_rule(message: Message, policy: Policy, covered: frozenset[str], trace: Trace | None) -> BodyRule | Failure:
-    length = message.content_length
-    if length is not None and length > policy.max_body:
-        if trace is not None:
-            trace.step("body size", False, f"at most {policy.max_body} bytes", f"{length} bytes")
-        return Failure(Reason.BODY_TOO_LARGE, "", {"size": length, "limit": policy.max_body})
+    too_large = _too_large(message, policy, trace)
+    if too_large is not None:
+        return too_large
     text = message.get("digest")
     if text is None:
         if trace is not None:
@@ -218,6 +283,15 @@ def _body_rule(message: Message, policy: Policy, covered: frozenset[str], trace:
     if trace is not None:
         trace.step("digest", True, "a Digest header", text, "the body is compared when it is read")
     return BodyRule(algorithm, promised, policy.max_body)
+
+
+def _too_large(message: Message, policy: Policy, trace: Trace | None) -> Failure | None:
+    length = message.content_length
+    if length is None or length <= policy.max_body:
+        return None
+    if trace is not None:
+        trace.step("body size", False, f"at most {policy.max_body} bytes", f"{length} bytes")
+    return Failure(Reason.BODY_TOO_LARGE, "", {"size": length, "limit": policy.max_body})
 
 
 def _sent(message: Message) -> str:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hmac_gateway.core.identity import BodyDigest
+from hmac_gateway.core.identity import BodyRule
 from proxy.spool import Spool
 
 
@@ -21,7 +21,7 @@ def open_files() -> int:
 
 @given(st.lists(st.binary(max_size=200)), st.integers(1, 300))
 def test_body_comes_out_as_it_went_in(chunks: list[bytes], in_memory: int) -> None:
-    digest = BodyDigest("SHA-256")
+    digest = BodyRule("SHA-256", None, 10**9).start()
     body = b"".join(chunks)
     with Spool([digest], in_memory) as spool:
         for chunk in chunks:
@@ -30,16 +30,16 @@ def test_body_comes_out_as_it_went_in(chunks: list[bytes], in_memory: int) -> No
         for _ in range(2):  # a retry reads it again
             assert b"".join(spool.pieces()) == body
     assert digest.size == len(body)
-    assert digest.base64() == base64.b64encode(hashlib.sha256(body).digest()).decode()
+    assert digest.base64() == [base64.b64encode(hashlib.sha256(body).digest()).decode()]
 
 
 def test_every_digest_is_fed() -> None:
-    digests = [BodyDigest("SHA-256"), BodyDigest("SHA-512")]
+    digests = [BodyRule("SHA-256", None, 9).start(), BodyRule("SHA-512", None, 9).start()]
     with Spool(digests, 10) as spool:
         spool.write(b"abc")
         spool.write(b"def")
     sums = [hashlib.sha256(b"abcdef"), hashlib.sha512(b"abcdef")]
-    assert [digest.base64() for digest in digests] == [base64.b64encode(each.digest()).decode() for each in sums]
+    assert [digest.base64() for digest in digests] == [[base64.b64encode(each.digest()).decode()] for each in sums]
 
 
 def test_interrupted_reading_starts_over() -> None:
