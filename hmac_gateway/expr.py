@@ -4,7 +4,7 @@
     ["OR", ["remote_addr", "ipmatch", ["10.0.0.0/8"]], ["cookie_beta", "~~", "^[0-9]+$"]]
 
 Used by `proxy.compile` and the models' `clean()`; `variable` by the balancer's hashing. Imports `core`
-only, and google-re2 where a regex is used.
+and `regex` only.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from urllib.parse import unquote_to_bytes
 from .core.errors import ConfigError
 from .core.message import Message, host_of
 from .core.paths import decoded
+from .regex import compile_regex
 
 Predicate = Callable[[Message], bool]
 #: What a request has under a name: text, True for an argument without `=`, None for nothing.
 Value = str | bool | None
 
-#: Characters of a regex, and how deep AND and OR may nest.
-MAX_REGEX: Final = 1024
+#: How deep AND and OR may nest.
 MAX_DEPTH: Final = 32
 
 _FORM: Final = '[name, operator, value] or [name, "!", operator, value]'
@@ -256,22 +256,7 @@ def _compare(order: Callable[[float, float], bool], expected: Any, rule: Any) ->
 
 def _matches(expected: Any, case_sensitive: bool, rule: Any) -> Callable[[Value], bool]:
     pattern = _text(expected, rule)
-    if len(pattern) > MAX_REGEX:
-        raise ConfigError("vars", rule, f"a regex of at most {MAX_REGEX} bytes")
-    try:
-        import re2
-    except ImportError:
-        raise ConfigError("vars", rule, "a regex only where the package google-re2 is installed") from None
-    options = re2.Options()
-    options.encoding = re2.Options.Encoding.LATIN1  # bytes, as APISIX's regexes see them
-    options.case_sensitive = case_sensitive
-    options.log_errors = False
-    try:
-        search = re2.compile(pattern.encode("latin-1"), options).search
-    except re2.error as error:
-        why = error.args[0] if error.args else ""
-        shown = why.decode("utf-8", "replace") if isinstance(why, bytes) else str(why)
-        raise ConfigError("vars", rule, f"a regex in RE2 syntax ({shown})") from None
+    search = compile_regex(pattern, "vars", rule, case_sensitive=case_sensitive).search
     return lambda value: isinstance(value, str) and search(value.encode("latin-1")) is not None
 
 

@@ -80,18 +80,27 @@ Rules = tuple[Rule, ...]
 class RuleSet:
     """The rules of one route. `everywhere` are global and run first; `own` may be overridden by name (None: off).
 
-    `all` is what runs for a consumer that has none of its own.
+    `all` is what runs for a consumer that has none of its own. Kong's dialect only: `above` are those of `own` that
+    stand above a consumer's, and `scopes` the places that rules may share with a consumer, the least specific first.
     """
 
     everywhere: Rules = ()
     own: Mapping[str, Rule | None] = field(default_factory=dict)
     all: Rules = ()
+    above: Mapping[str, Rule | None] = field(default_factory=dict)
+    scopes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, everywhere: Iterable[Rule], own: Mapping[str, Rule | None]) -> RuleSet:
+    def of(
+        cls,
+        everywhere: Iterable[Rule],
+        own: Mapping[str, Rule | None],
+        above: Mapping[str, Rule | None] | None = None,
+        scopes: tuple[str, ...] = (),
+    ) -> RuleSet:
         """A set with `all` worked out."""
         first = _ordered(everywhere)
-        return cls(first, own, first + _ordered(rule for rule in own.values() if rule is not None))
+        return cls(first, own, first + _ordered(rule for rule in own.values() if rule is not None), above or {}, scopes)
 
 
 NO_RULES: Final = RuleSet()
@@ -102,7 +111,11 @@ def _ordered(rules: Iterable[Rule]) -> Rules:
 
 
 def effective(rules: RuleSet, directory: Directory, identity: Identity) -> Rules:
-    """The rules for a caller: consumer > consumer group > route, by plugin name; each replaces the whole (APISIX)."""
+    """The rules for a caller, by plugin name; each replaces the whole.
+
+    APISIX: consumer > consumer group > route. Kong: route, service and consumer > route and consumer > service and
+    consumer > route and service > consumer > (group >) route.
+    """
     overrides, consumer = directory.overrides, identity.consumer
     if not overrides or consumer is None:
         return rules.all
@@ -110,7 +123,9 @@ def effective(rules: RuleSet, directory: Directory, identity: Identity) -> Rules
     own = overrides.get(f"consumer:{consumer.id}")
     if groups is None and own is None:
         return rules.all
-    merged = {**rules.own, **(groups or {}), **(own or {})}
+    merged = {**rules.own, **(groups or {}), **(own or {}), **rules.above}
+    for scope in rules.scopes:
+        merged.update(overrides.get(f"{scope} consumer:{consumer.id}", {}))
     return rules.everywhere + _ordered(rule for rule in merged.values() if rule is not None)
 
 

@@ -1,8 +1,8 @@
-"""Which route a request means, APISIX's way: host first, then path, then priority.
+"""Which route a request means, APISIX's way: host first, then path, then priority; else another dialect's way.
 
-Built by `proxy.compile`, asked by the gateway and the middleware. Imports `core` only. The cost of a match does
-not grow with the number of routes: exact hosts and paths are dictionary lookups, prefixes one lookup per
-distinct length.
+Built by `proxy.compile`, asked by the gateway and the middleware. Imports `core` and `gate` only. The cost of a match
+does not grow with the number of routes: exact hosts and paths are dictionary lookups, prefixes one lookup per distinct
+length.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from .core.message import Message, host_of
 from .gate import NO_RULES, Pipeline, RuleSet
@@ -42,6 +42,8 @@ class Route:
     priority: int = 0
     order: Any = 0
     rules: RuleSet = field(default=NO_RULES, compare=False)
+    #: What plaintext is answered with where a route wants TLS: 426, or a redirect's status; 0 where it does not.
+    tls_status: int = 0
 
     def accepts(self, message: Message) -> bool:
         """Whether the request fits what is not host and path."""
@@ -92,21 +94,34 @@ def _ranked(routes: Sequence[Route]) -> tuple[Route, ...]:
     return tuple(sorted(routes, key=lambda route: (-route.priority, route.order)))
 
 
+class Matcher(Protocol):
+    """Another dialect's routes."""
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """All of them, for lists."""
+
+    def match(self, host: str, path: str, message: Message) -> Route | None:
+        """As `Router.match`."""
+
+
 class Router:
-    """All routes of one lane and dialect.
+    """All routes of one lane: APISIX's, and in `otherwise` those that are asked where none of them fits.
 
     A route that fails on method, address or condition is passed over and shorter prefixes, less specific hosts
     and routes without a host are tried: a wrong method ends in 404, never in 405.
     """
 
-    __slots__ = ("_anywhere", "_hosts", "_suffix_lengths", "_suffixes", "routes")
+    __slots__ = ("_anywhere", "_hosts", "_otherwise", "_suffix_lengths", "_suffixes", "routes")
 
-    def __init__(self, routes: Iterable[Route] = ()) -> None:
-        self.routes: Final = tuple(routes)
+    def __init__(self, routes: Iterable[Route] = (), otherwise: Matcher | None = None) -> None:
+        own = tuple(routes)
+        self._otherwise = otherwise if otherwise is not None and otherwise.routes else None
+        self.routes: Final = own if self._otherwise is None else own + self._otherwise.routes
         hosts: dict[str, list[tuple[str, Route]]] = {}
         suffixes: dict[str, list[tuple[str, Route]]] = {}
         anywhere: list[tuple[str, Route]] = []
-        for route in self.routes:
+        for route in own:
             for pattern in route.paths:
                 if not route.hosts:
                     anywhere.append((pattern, route))
@@ -132,4 +147,7 @@ class Router:
                 route = None if found is None else found.match(path, message)
                 if route is not None:
                     return route
-        return self._anywhere.match(path, message)
+        route = self._anywhere.match(path, message)
+        if route is None and self._otherwise is not None:
+            return self._otherwise.match(host, path, message)
+        return route

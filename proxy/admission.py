@@ -11,7 +11,7 @@ import re
 from typing import Final
 
 from hmac_gateway.core.errors import Rejected
-from hmac_gateway.core.message import Message
+from hmac_gateway.core.message import Message, split_target
 from hmac_gateway.core.paths import ambiguity, decoded
 from hmac_gateway.core.reasons import Reason
 from hmac_gateway.core.words import Answer
@@ -28,10 +28,12 @@ RESERVED_PREFIX: Final = "/.hmac-gateway/"
 _AUTHORITY: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&*+=\x80-\xff-]+)(?::[0-9]*)?")
 
 
-def find_route(message: Message, path: str, snapshot: Snapshot, dialect: str) -> Route | Rejected | None:
+def find_route(
+    message: Message, path: str, snapshot: Snapshot, dialect: str, trusted: bool = False
+) -> Route | Rejected | None:
     """The route for a request whose raw path is `path`; None where there is none.
 
-    `dialect` is whose words refuse what can be read in two ways.
+    `dialect` is whose words refuse what can be read in two ways; `trusted`: the peer's X-Forwarded-Proto is believed.
     """
     if not message.authority and message.http_version == "1.1":
         # RFC 9112 3.2; where a request without one went would be a guess.
@@ -43,7 +45,23 @@ def find_route(message: Message, path: str, snapshot: Snapshot, dialect: str) ->
     if why is not None:
         return Rejected(Reason.AMBIGUOUS_PATH, dialect=dialect, facts={"why": why})
     route = snapshot.routes.match(host_of(message.authority), decoded(path), message)
-    return None if path.startswith(RESERVED_PREFIX) else route
+    if route is None or path.startswith(RESERVED_PREFIX):
+        return None
+    if route.tls_status and ((trusted and message.get("x-forwarded-proto")) or message.scheme) != "https":
+        return _over_tls(message, route)
+    return route
+
+
+def _over_tls(message: Message, route: Route) -> Rejected:
+    """The refusal of plaintext on a route that wants TLS: an upgrade, or the way there. No plugin has run (Kong)."""
+    headers: tuple[tuple[str, str], ...] = ()
+    if route.tls_status != 426:
+        path, query = split_target(message.target)
+        target = f"{path}?{query}" if "?" in message.target else path
+        headers = (("location", f"https://{host_of(message.authority)}{target}"),)
+    elif message.http_version[0] == "1":
+        headers = (("connection", "Upgrade"), ("upgrade", "TLS/1.2, HTTP/1.1"))
+    return Rejected(Reason.TLS_REQUIRED, dialect=route.dialect, status=route.tls_status, headers=headers)
 
 
 def unrouted(message: Message, snapshot: Snapshot, dialect: str, now: float) -> Rejected:
@@ -56,7 +74,8 @@ def local_answer(message: Message, route: Route, snapshot: Snapshot | None, now:
     """What the gateway itself answers at `now` (Unix seconds) on a route that leads to no upstream."""
     local = route.target.local
     if local is None:
-        return Rejected(Reason.NO_UPSTREAM, dialect=route.dialect)
+        served = route.dialect != "kong" or route.service_id or route.target.upstream is not None
+        return Rejected(Reason.NO_UPSTREAM if served else Reason.NO_SERVICE, dialect=route.dialect)
     if snapshot is None or (local.when is not None and not local.when(message)):
         return Rejected(Reason.NO_ROUTE, dialect=route.dialect)
     return public_api.respond(message, local.config, snapshot.lookups, now)

@@ -17,7 +17,9 @@ from hmac_gateway.expr import compile_expr
 from hmac_gateway.gate import NO_RULES, Pipeline, Rule, RuleSet, Step, compile_plugin, pipeline
 from hmac_gateway.plugins import public_api
 from hmac_gateway.routing import Route, Router, host_of
+from hmac_gateway.routing_kong import Entry, KongRouter
 
+from . import compile_kong
 from .exchange import Keepalive, Target, Timeouts
 from .plan import Forward, Node, Upstream
 
@@ -58,15 +60,18 @@ class Compiler:
         }
         # One that has expired or is switched off leaves its routes without any: 503.
         known = dict.fromkeys(rows["upstream"]) | upstreams
+        kong = compile_kong.Upstreams(rows["upstream"], known, upstreams)
         places: dict[str, list[Row]] = {}
         for row in alive["plugin"].values():
-            places.setdefault(row["place"], []).append(row)
+            # What was made for streams only is as if absent.
+            if compile_kong.serves_http(row["protocols"]):
+                places.setdefault(row["place"], []).append(row)
         bundles = [row for row in alive["pluginconfig"].values() if row["is_global"] and row["enabled"]]
-        everywhere = [made for row in bundles for made in self._at(places, "bundle", row["id"]).values() if made]
+        everywhere = [made for row in bundles for made in self._at(places, f"bundle:{row['id']}").values() if made]
         first = pipeline(step for step in everywhere if isinstance(step, Step))
         first_rules = [rule for rule in everywhere if isinstance(rule, Rule)]
-        routes: list[Route] = []
-        site: list[Route] = []
+        routes: tuple[list[Route], list[Entry]] = ([], [])
+        site: tuple[list[Route], list[Entry]] = ([], [])
         for key, row in alive["route"].items():
             if not row["enabled"]:
                 continue
@@ -78,31 +83,56 @@ class Compiler:
             if row["plugin_config_id"] and (bundle is None or not bundle["enabled"]):
                 # Without the plugins of one that has expired or is switched off the route would stand open.
                 continue
+            apisix_routes, kong_routes = site if row["this_site"] else routes
+            if row["dialect"] == "kong":
+                entry = _named(f"route {key}", self._kong_route, row, service, places, kong)
+                if entry is not None:
+                    kong_routes.append(entry)
+                continue
             made: dict[str, Step | Rule | None] = {}
             if service is not None:
-                made |= self._at(places, "service", service["id"])
+                made |= self._at(places, f"service:{service['id']}")
             if row["plugin_config_id"]:
-                made |= self._at(places, "bundle", row["plugin_config_id"])
-            made |= self._at(places, "route", key)
+                made |= self._at(places, f"bundle:{row['plugin_config_id']}")
+            made |= self._at(places, f"route:{key}")
             # What is None was switched off: it hides the less specific one and does nothing itself.
             steps = first + pipeline(step for step in made.values() if isinstance(step, Step))
-            own = {name: rule for name, rule in made.items() if not isinstance(rule, Step)}
+            own = _rules(made)
             rules = RuleSet.of(first_rules, own) if first_rules or own else NO_RULES
-            compiled = _named(f"route {key}", _route, row, service, steps, rules, known)
-            (site if row["this_site"] else routes).append(compiled)
-        self.routes, self.site = Router(routes), Router(site)
+            apisix_routes.append(_named(f"route {key}", _route, row, service, steps, rules, known))
+        self.routes, self.site = (Router(apisix, KongRouter(entries)) for apisix, entries in (routes, site))
         self.upstreams = upstreams
         self.global_pipelines = {"apisix": first}
-        self.overrides = {
-            place: {name: rule for name, rule in self._at(places, kind, key).items() if not isinstance(rule, Step)}
-            for place in places
-            for kind, _, key in [place.partition(":")]
-            if kind in ("consumer", "group") and " " not in place
-        }
+        self.overrides = {}
+        for place in places:
+            last = place.rpartition(" ")[2]
+            if last.startswith(("consumer:", "group:")):
+                self.overrides[place] = _rules(self._at(places, place))
+                # Who has rules only together with a route or a service is found as well.
+                self.overrides.setdefault(last, {})
 
-    def _at(self, places: Mapping[str, list[Row]], kind: str, key: str) -> dict[str, Step | Rule | None]:
+    def _kong_route(
+        self, row: Row, service: Row | None, places: Mapping[str, list[Row]], upstreams: compile_kong.Upstreams
+    ) -> Entry | None:
+        """Of each plugin the most specific configuration runs; Kong has nothing that runs in addition."""
+        scopes = [f"route:{row['id']}"]
+        if service is not None:
+            scopes = [f"service:{service['id']}", *scopes, f"route:{row['id']} service:{service['id']}"]
+        made: dict[str, Step | Rule | None] = self._at(places, "global")
+        if row["plugin_config_id"]:
+            made |= self._at(places, f"bundle:{row['plugin_config_id']}")
+        for scope in scopes:
+            made |= self._at(places, scope)
+        # Together, a route and a service stand above a consumer.
+        above = _rules(self._at(places, scopes[-1])) if service is not None else {}
+        steps = pipeline(step for step in made.values() if isinstance(step, Step))
+        rules = RuleSet.of((), _rules(made), above, tuple(scopes))
+        leads_to = None if row["this_site"] else upstreams.of(service, row)
+        return compile_kong.entry(row, service, steps, rules, leads_to, _timeouts(row, service), _methods(row))
+
+    def _at(self, places: Mapping[str, list[Row]], place: str) -> dict[str, Step | Rule | None]:
         """Plugins at one place, by name; None for one that `_meta.disable` switches off."""
-        return {row["name"]: self._made(row) for row in places.get(f"{kind}:{key}", ()) if row["enabled"]}
+        return {row["name"]: self._made(row) for row in places.get(place, ()) if row["enabled"]}
 
     def _made(self, row: Row) -> Step | Rule | None:
         meta = row["config"].get("_meta") or {}
@@ -113,6 +143,10 @@ class Compiler:
             kept = (row, _named(f"plugin {row['name']} at {row['place']}", _compile_plugin, row))
             self._plugins[row["id"]] = kept
         return kept[1]
+
+
+def _rules(made: Mapping[str, Step | Rule | None]) -> dict[str, Rule | None]:
+    return {name: rule for name, rule in made.items() if not isinstance(rule, Step)}
 
 
 def _over(row: Row, now: float) -> bool:
@@ -160,6 +194,8 @@ def _timeouts(*rows: Row | None) -> Timeouts:
 
 
 def _upstream(row: Row, node_rows: Iterable[Row]) -> Upstream:
+    if row["dialect"] == "kong":
+        return compile_kong.upstream(row, node_rows, _timeouts(row))
     tls = row["scheme"] in ("https", "grpcs")
     settings = row["tls"] or {}
     name = host_of(row["upstream_host"]).strip("[]") if row["pass_host"] == "rewrite" else None
@@ -224,7 +260,7 @@ def _route(
     row: Row, service: Row | None, steps: Pipeline, rules: RuleSet, upstreams: Mapping[str, Upstream | None]
 ) -> Route:
     if row["dialect"] != "apisix":
-        raise ConfigError("dialect", row["dialect"], "apisix; routes of other dialects are not matched yet")
+        raise ConfigError("dialect", row["dialect"], "apisix or kong")
     prefix = ""
     paths = tuple(map(_wire, row["paths"]))
     if service is not None and service["path_prefix"]:

@@ -263,7 +263,7 @@ class Gateway:
         try:
             if scope["raw_path"] == _AUTH_PATH:
                 await self._auth(exchange, send)
-            elif isinstance(outcome := self._admit(exchange), Rejected):
+            elif isinstance(outcome := self._admit(exchange, trusted), Rejected):
                 await self._refuse(exchange, outcome, send)
             else:
                 server = scope.get("server")
@@ -370,14 +370,14 @@ class Gateway:
 
     # --- admission ---
 
-    def _admit(self, exchange: Exchange) -> tuple[Route, Admission] | Rejected:
+    def _admit(self, exchange: Exchange, trusted: bool) -> tuple[Route, Admission] | Rejected:
         """Route and gate. Plain code: no query, no await, no lock."""
         message = exchange.message
         exchange.path = path = message.target.partition("?")[0] if message.target.startswith("/") else message.path
         snapshot = self._snapshot()
         if snapshot is None:
             return Rejected(Reason.NOT_CONFIGURED, dialect=self._dialect)
-        route = find_route(message, path, snapshot, self._dialect)
+        route = find_route(message, path, snapshot, self._dialect, trusted)
         if route is None:
             return unrouted(message, snapshot, self._dialect, self._now())
         if isinstance(route, Rejected):
@@ -519,7 +519,7 @@ class Gateway:
             rejected = Rejected(Reason.AMBIGUOUS_PATH, dialect=route.dialect, facts={"why": str(error)})
             await self._refuse(exchange, rejected, send)
             return
-        lines = header_lines(message, admission.identity, hidden, peer, exchange.request_id, framing)
+        lines = header_lines(message, admission.identity, hidden, peer, exchange.request_id, framing, forward.rewrite)
         began = time.perf_counter()
         failed: list[int] = []
         try:

@@ -1,6 +1,7 @@
 """What goes upstream, as a pure function of the request, the route and the identity. No I/O.
 
-Called by the gateway lane and the embedded lane; built for by `compile.py`. Imports `hmac_gateway` and `.exchange`.
+Called by the gateway lane and the embedded lane; built for by `compile.py`. Imports `hmac_gateway`, `.exchange` and
+`.plan_kong`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from hmac_gateway.gate import Rule
 from hmac_gateway.routing import host_of
 
 from .exchange import Keepalive, Target, Timeouts
+from .plan_kong import FACTS, Rewrite, forwarded_lines
 
 #: RFC 9110 7.6.1 and what is left of older practice: these speak about one connection only.
 HOP_BY_HOP: Final = frozenset(
@@ -52,6 +54,7 @@ _CONNECTION_FACTS: Final = frozenset(
 #: Framing and addressing are written anew; Expect was answered by the server in front of us.
 _OURS: Final = frozenset({"host", "content-length", "expect", "x-request-id", "proxy"})
 _DROPPED: Final = HOP_BY_HOP | IDENTITY_HEADERS | _CONNECTION_FACTS | _OURS
+_DROPPED_BY_KONG: Final = _DROPPED | FACTS
 
 #: Response headers that end here; the server in front of us frames the answer anew.
 RESPONSE_DROPPED: Final = frozenset(name.encode() for name in HOP_BY_HOP - {"proxy-authenticate"}) | {
@@ -104,12 +107,14 @@ class Forward:
     """Where a route leads. `upstream` is None where none is configured: 503, or what `local` says.
 
     `local` is the rule `public-api`, whose route the gateway answers itself; such a route has no upstream here.
+    `rewrite` is Kong's way from the request's path to the upstream's, on routes of its dialect.
     """
 
     upstream: Upstream | None
     timeouts: Timeouts
     strip_prefix: str = ""
     local: Rule | None = None
+    rewrite: Rewrite | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +137,18 @@ def forwarded_target(message: Message, forward: Forward, hidden: frozenset[Carri
     """The request target for the upstream: the raw bytes as they came, less a prefix where the route says so.
 
     Query arguments in `hidden` are taken out; the others keep their order and spelling. Raises BadTarget when the
-    prefix, matched in decoded form, is spelled otherwise in the raw path.
+    prefix, matched in decoded form, is spelled otherwise in the raw path, or what is left of a path is ambiguous.
     """
-    prefix = forward.strip_prefix
-    if not prefix and not hidden and message.target.startswith("/"):
+    prefix, rewrite = forward.strip_prefix, forward.rewrite
+    if not prefix and not hidden and message.target.startswith("/") and (rewrite is None or rewrite.same):
         return message.target
     path, query = split_target(message.target)
-    if prefix:
+    if rewrite is not None:
+        made = rewrite.apply(path)
+        if made is None:
+            raise BadTarget("the path without its prefix could be read in two ways")
+        path = made
+    elif prefix:
         if not path.startswith(prefix) or decoded(path[: len(prefix)]) != prefix:
             raise BadTarget("the path's prefix is percent-encoded or holds repeated slashes")
         path = path[len(prefix) :]
@@ -167,18 +177,25 @@ def _node_host(node: Node) -> str:
 
 
 def header_lines(
-    message: Message, identity: Identity, hidden: frozenset[Carrier], peer: Peer, request_id: str, body: str
+    message: Message,
+    identity: Identity,
+    hidden: frozenset[Carrier],
+    peer: Peer,
+    request_id: str,
+    body: str,
+    rewrite: Rewrite | None = None,
 ) -> str:
     """Everything behind the Host line, blank line included; the same for every node that is tried.
 
-    `hidden` are the places that `hide_credentials` empties; `body` is the framing line ("" for none).
+    `hidden` are the places that `hide_credentials` empties; `body` is the framing line ("" for none); `rewrite` is that
+    of the route.
     """
-    dropped = _DROPPED
+    dropped = _DROPPED if rewrite is None else _DROPPED_BY_KONG
     listed = message.get("connection")
     if listed is not None or hidden:
         # What was signed must arrive: an unsigned Connection could take it away.
         emptied = {name for place, name in hidden if place == "header"}
-        dropped = _DROPPED | emptied | (_listed(message) - identity.covered)
+        dropped = dropped | emptied | (_listed(message) - identity.covered)
     headers = message.headers
     if "cookie" in message.duplicated and message.http_version[0] != "1":
         # HTTP/2 may split it; HTTP/1.1 knows one line (RFC 9113 8.2.3).
@@ -202,6 +219,8 @@ def header_lines(
         f"x-real-ip: {real}\r\nx-forwarded-proto: {scheme}\r\nx-forwarded-host: {host}\r\n"
         f"x-forwarded-port: {port}\r\nx-request-id: {request_id}\r\n"
     )
+    if rewrite is not None:
+        lines.append(forwarded_lines(message, rewrite, peer.trusted, request_id))
     if identity.consumer is not None:
         lines.append(identity_lines(identity))
     lines.append(body)

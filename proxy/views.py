@@ -118,7 +118,7 @@ def _routed(request: HttpRequest, captured: str | None) -> tuple[Route, Message,
         why = "the path's prefix is percent-encoded or holds repeated slashes"
         return refused if isinstance(refused, Rejected) else _ambiguous(why, dialect)
     forwarder().forget(snapshot.upstreams)
-    route = find_route(message, message.path, snapshot, dialect)
+    route = find_route(message, message.path, snapshot, dialect, site.is_trusted(message.remote_addr))
     if isinstance(route, Rejected):
         return route
     if route is None:
@@ -156,7 +156,7 @@ def _forwarded(
     port = request.META.get("SERVER_PORT", "")
     peer = Peer(int(port) if port.isascii() and port.isdigit() else 80, site.is_trusted(message.remote_addr))
     request_id = request_id_of(request)
-    lines = header_lines(message, admission.identity, hidden, peer, request_id, upload.framing)
+    lines = header_lines(message, admission.identity, hidden, peer, request_id, upload.framing, forward.rewrite)
     plan = Plan(upstream, forward.timeouts, target, lines, admission.identity)
     failed: list[int] = []
     try:

@@ -436,7 +436,9 @@ def refusal(request: HttpRequest, rejected: Rejected, steps: Pipeline = ()) -> H
     status, body, headers = answer(rejected, request_id)
     response = HttpResponse(body, status=status)
     for name, value in headers:
-        response[name] = value
+        # These are the server's own; under WSGI an application must not set them (PEP 3333).
+        if name not in ("connection", "upgrade"):
+            response[name] = value
     response["X-Request-Id"] = request_id
     finished(request, status, rejected)
     return cast(HttpResponse, protect_response(request, response, steps))

@@ -37,6 +37,7 @@ class Rejected(Exception):
     fill the words' placeholders; `challenge` is the value of WWW-Authenticate, "" for none; `detail` is for logs
     only; `expose` adds the code to the body. `status`, `text` and `response` stand in for the table's status, its words
     and the whole body where a configuration says so (`rejected_code`, `rejected_msg`, `_meta.error_response`).
+    `headers` are further ones of the answer, names in lower case.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Rejected(Exception):
         status: int = 0,
         text: str = "",
         response: str | dict[str, Any] | None = None,
+        headers: tuple[tuple[str, str], ...] = (),
     ) -> None:
         super().__init__(reason)
         self.reason = reason
@@ -64,6 +66,7 @@ class Rejected(Exception):
         self.status = status
         self.text = text
         self.response = response
+        self.headers = headers
 
     def __repr__(self) -> str:
         return f"<Rejected {self.plugin or 'gateway'}: {self.reason}>"

@@ -33,6 +33,25 @@ def _decoded(path: str) -> str:
     return path or "/"
 
 
+def raw_length(path: str, count: int) -> int:
+    """How many characters of a raw path become the first `count` of its decoded form.
+
+    A slash at their end takes all slashes with it that are merged into one.
+    """
+    place = made = 0
+    slash = False
+    while place < len(path):
+        size = 3 if _ESCAPE.match(path, place) else 1
+        is_slash = path[place] == "/" or path[place : place + size].lower() == "%2f"
+        if not (is_slash and slash):
+            if made == count:
+                break
+            made += 1
+        slash = is_slash
+        place += size
+    return place
+
+
 def signed_form(path: str) -> str | None:
     """The path as APISIX puts it into its signing string, or None where that form would be ambiguous.
 

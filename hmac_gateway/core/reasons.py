@@ -64,7 +64,10 @@ class Reason(StrEnum):
     # Before and behind authentication.
     NOT_CONFIGURED = "not_configured"
     NO_ROUTE = "no_route"
+    TLS_REQUIRED = "tls_required"
+    NO_SERVICE = "no_service"
     NO_UPSTREAM = "no_upstream"
+    NAME_UNRESOLVED = "name_unresolved"
     UPSTREAM_UNREACHABLE = "upstream_unreachable"
     UPSTREAM_BROKEN = "upstream_broken"
     UPSTREAM_TIMEOUT = "upstream_timeout"

@@ -92,6 +92,9 @@ TABLE: Final[dict[tuple[str, str, Reason | None], Row]] = {
     # Kong's words for what the gateway itself answers.
     ("kong", "", None): Row(400, "Bad request"),
     ("kong", "", Reason.NO_ROUTE): Row(404, "no Route matched with those values"),
+    ("kong", "", Reason.TLS_REQUIRED): Row(426, "Please use HTTPS protocol"),
+    ("kong", "", Reason.NO_SERVICE): Row(503, "no Service found with those values"),
+    ("kong", "", Reason.NAME_UNRESOLVED): Row(503, "name resolution failed"),
     ("kong", "", Reason.BODY_TOO_LARGE): Row(413, "Payload too large"),
     ("kong", "", Reason.BODY_UNSEEN): Row(403, "The body cannot be checked here"),
     ("kong", "", Reason.REQUEST_TIMEOUT): Row(408, "Request timeout"),
@@ -155,7 +158,7 @@ def answer(rejected: Rejected, request_id: str = "") -> Answer:
     if rejected.response is not None:
         given = rejected.response
         text_body = given if isinstance(given, str) else json.dumps(given, separators=(",", ":"))
-    headers = [("content-type", "application/json")]
+    headers = [("content-type", "application/json"), *rejected.headers]
     if status == 401 and rejected.challenge:
         headers.append(("www-authenticate", rejected.challenge))
     if status in _BODILESS:

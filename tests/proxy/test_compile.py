@@ -41,6 +41,7 @@ class Rows(dict[str, dict[Any, dict[str, Any]]]):
 
     def service(self, id: str = "s", **changed: Any) -> dict[str, Any]:
         row = {"id": id, "upstream_id": None, "hosts": [], "path_prefix": "", "strip_path_prefix": True}
+        row |= {"protocol": "", "host": "", "port": None, "path": "", "retries": None, "extra": {}}
         return self._add("service", {**row, **NO_TIMEOUTS}, changed)
 
     def bundle(self, id: str = "b", **changed: Any) -> dict[str, Any]:
@@ -49,10 +50,13 @@ class Rows(dict[str, dict[Any, dict[str, Any]]]):
     def route(self, id: str = "r", **changed: Any) -> dict[str, Any]:
         row: dict[str, Any] = {"id": id, "service_id": None, "upstream_id": None, "plugin_config_id": None}
         row |= {"this_site": False, "paths": ["/*"], "hosts": [], "methods": [], "vars": [], "remote_addrs": []}
+        row |= {"headers": {}, "protocols": ["http", "https"], "regex_priority": 0, "strip_path": False, "extra": {}}
+        row |= {"preserve_host": False, "path_handling": "v0"}
         return self._add("route", {**row, "priority": 0, "created_at": 0, **NO_TIMEOUTS}, changed)
 
     def plugin(self, place: str, config: dict[str, Any] | None = None, **changed: Any) -> dict[str, Any]:
         row = {"id": f"p-{place}", "name": "hmac-auth", "place": place, "config": config or {}, "priority": None}
+        row["protocols"] = []
         return self._add("plugin", row, changed)
 
 
