@@ -19,4 +19,5 @@ urlpatterns: list[URLPattern | URLResolver] = [
     re_path(r"^api/schema/?$", SpectacularAPIView.as_view(), name="schema"),
     re_path(r"^api/docs/?$", SpectacularSwaggerSplitView.as_view(), name="docs"),
     re_path(r"^apisix/admin(?:/|$)", include("hmac_gateway.admin_api.urls")),
+    re_path(r"^kong(?:/|$)", include("hmac_gateway.admin_api.kong_urls")),
 ]

@@ -30,50 +30,58 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 def read_json(request: HttpRequest) -> Any:
     """The body's JSON value, or MISSING when there is none. Raises ApiError."""
-    raw = _read(request)
-    if not raw:
-        return MISSING
+    raw = b""
     try:
-        text = raw.decode("utf-8")
-        value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_object)
+        raw = read_bytes(request, MAX_BODY)
+        return loads(raw) if raw else MISSING
+    except TooLarge as error:
+        words = f"request size {error} is greater than the maximum size {MAX_BODY} allowed"
+        raise refuse(f"invalid request body: {words}") from None
+    except Unreadable as error:
+        raise _refusal(str(error), raw) from None
+
+
+class Unreadable(Exception):
+    """A body that is no JSON every database can hold. Says why, without a value."""
+
+
+class TooLarge(Exception):
+    """A body beyond the limit. Says its size, as far as it was read."""
+
+
+def loads(raw: bytes) -> Any:
+    """The JSON value of a body. Raises Unreadable."""
+    try:
+        value = json.loads(raw.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_object)
     except UnicodeDecodeError:
-        raise refuse("invalid request body: it is not UTF-8") from None
+        raise Unreadable("it is not UTF-8") from None
     except json.JSONDecodeError as error:
-        raise _unreadable(f"{error.msg} at character {error.pos + 1}", text) from None
+        raise Unreadable(f"{error.msg} at character {error.pos + 1}") from None
     except RecursionError:
-        raise _unreadable("it is nested too deeply", text) from None
-    except _Twice as error:
-        raise _unreadable(str(error), text) from None
+        raise Unreadable("it is nested too deeply") from None
     except ValueError as error:  # NaN and its like; integers of thousands of digits
-        raise _unreadable(str(error) if "cannot be stored" in str(error) else "a number is too large", text) from None
+        raise Unreadable(str(error) if "cannot be stored" in str(error) else "a number is too large") from None
     if problem := unstorable(value):
-        raise _unreadable(problem, text)
+        raise Unreadable(problem)
     return value
 
 
-def _read(request: HttpRequest) -> bytes:
+def read_bytes(request: HttpRequest, most: int) -> bytes:
+    """The body as it came. Raises TooLarge, or Unreadable where it did not arrive."""
     try:
         length = int(request.META.get("CONTENT_LENGTH") or 0)
     except ValueError:
         length = 0
-    if length > MAX_BODY:
-        raise _too_large(length)
+    if length > most:
+        raise TooLarge(length)
     try:
         # One byte more than allowed tells whether a body without a length is too long.
-        raw = request.read(MAX_BODY + 1)
+        raw = request.read(most + 1)
     except UnreadablePostError:
-        raise refuse("invalid request body: it did not arrive") from None
-    if len(raw) > MAX_BODY:
-        raise _too_large(len(raw))
+        raise Unreadable("it did not arrive") from None
+    if len(raw) > most:
+        raise TooLarge(len(raw))
     return bytes(raw)
-
-
-def _too_large(size: int) -> ApiError:
-    return refuse(f"invalid request body: request size {size} is greater than the maximum size {MAX_BODY} allowed")
-
-
-class _Twice(Exception):
-    """An object has a key twice."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -82,7 +90,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         # RFC 8259 4: readers differ in which of them counts.
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise _Twice(f"the key {json.dumps(twice[:64])} is given twice")
+        raise Unreadable(f"the key {json.dumps(twice[:64])} is given twice")
     return found
 
 
@@ -90,9 +98,13 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} cannot be stored")
 
 
-def _unreadable(why: str, text: str) -> ApiError:
+def _refusal(why: str, raw: bytes) -> ApiError:
     body = {"error_msg": f"invalid request body: {why}"}
-    if not _HINTS.search(text):
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return ApiError(400, body)
+    if raw and not _HINTS.search(text):
         body["req_body"] = text[:MAX_ECHO]
     return ApiError(400, body)
 

@@ -1,0 +1,197 @@
+"""Kong's plugins ↔ Plugin rows of Kong's dialect. Each plugin's own schema says what its `config` may hold.
+
+The schemas are the engine's (`config_schema["kong"]`, JSON Schema); `spec_of` reads one as Kong's admin API would
+declare it, so that refusals have Kong's reasons. What no schema says, the plugin's `compile` does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any, Final
+
+from ..conf import conf
+from ..core.errors import ConfigError
+from ..plugins import ALL, PLUGINS, validate_config
+from .kong_entity import Doc, Entity, Fields, Unique, common, key_of, reference
+from .kong_formats import HTTP_PROTOCOLS, ID, NAME, STAMP, TAGS, flag, foreign, protocols
+from .kong_spec import NULL_ONLY, Spec, default_of
+
+_NOT_ENABLED: Final = "plugin '{}' not enabled; add it to the 'plugins' configuration property"
+#: What may have a plugin, and the column that says so.
+SCOPES: Final = ("route", "service", "consumer")
+
+
+def available() -> dict[str, Any]:
+    """The plugins that Kong's dialect has here and the settings allow, by name."""
+    allowed = conf.plugins_available
+    return {
+        name: plugin
+        for name, plugin in sorted(ALL.items())
+        if "kong" in plugin.config_schema and (allowed is None or name in allowed)
+    }
+
+
+def is_auth(name: str) -> bool:
+    """Whether a plugin finds out who calls, so that it cannot stand on a consumer."""
+    return name in PLUGINS
+
+
+def config_spec(name: str) -> Spec:
+    """The `config` record of an available plugin."""
+    return _spec(json.dumps(available()[name].config_schema["kong"]))
+
+
+@lru_cache(maxsize=64)
+def _spec(frozen: str) -> Spec:
+    return replace(spec_of(json.loads(frozen)), required=True)
+
+
+def spec_of(schema: Mapping[str, Any], required: bool = False) -> Spec:
+    """A JSON Schema as a Spec. What a Spec cannot say (`pattern`, `oneOf`, …) is left to the plugin itself."""
+    kinds = schema.get("type", [])
+    kind = next((one for one in ([kinds] if isinstance(kinds, str) else kinds) if one != "null"), "any")
+    default = schema.get("default")
+    made: dict[str, Any] = {"default": default, "required": required, "one_of": tuple(schema.get("enum", ()))}
+    if "minimum" in schema or "maximum" in schema:
+        made["between"] = (schema.get("minimum", -(2**63)), schema.get("maximum", 2**63 - 1))
+    if "exclusiveMinimum" in schema:
+        made["greater"] = schema["exclusiveMinimum"]
+    match kind:
+        case "string":
+            made["length"] = (schema.get("minLength", 1), schema.get("maxLength"))
+        case "array":
+            kind = "set" if schema.get("uniqueItems") else "array"
+            made["length"] = (schema.get("minItems"), schema.get("maxItems"))
+            if isinstance(items := schema.get("items"), dict):
+                made["elements"] = spec_of(items, required=True)
+        case "object" if "properties" in schema:
+            kind = "record"
+            needed = schema.get("required", ())
+            made["fields"] = {name: spec_of(item, name in needed) for name, item in schema["properties"].items()}
+        case "object":
+            kind = "map"
+            if isinstance(items := schema.get("additionalProperties"), dict):
+                made["elements"] = spec_of(items)
+    return Spec(kind=kind, **made)
+
+
+FIELDS: Final[Mapping[str, Spec]] = {
+    "id": ID,
+    "created_at": STAMP,
+    "updated_at": STAMP,
+    "name": Spec(kind="string", required=True, length=(1, 64)),
+    "instance_name": NAME,
+    "route": foreign("routes"),
+    "service": foreign("services"),
+    "consumer": foreign("consumers"),
+    "config": Spec(kind="record", required=True, open=True),
+    "protocols": protocols(HTTP_PROTOCOLS),
+    "enabled": flag(True),
+    "tags": TAGS,
+}
+
+
+def fields_of(doc: Doc) -> Fields:
+    """The fields of a plugin of the document's name."""
+    name = doc.get("name")
+    if not isinstance(name, str) or not name:
+        return FIELDS
+    if name not in available():
+        return {**FIELDS, "name": replace(FIELDS["name"], check=lambda given: _NOT_ENABLED.format(given))}
+    fields = {**FIELDS, "config": config_spec(name)}
+    if is_auth(name):
+        fields["consumer"] = Spec(kind="foreign", reference="consumers", check=lambda given: NULL_ONLY)
+    return fields
+
+
+def prepare(given: Doc) -> Doc:
+    """Null in a configuration stands for the default, where there is one."""
+    name, config = given.get("name"), given.get("config")
+    if isinstance(name, str) and name in available() and isinstance(config, dict):
+        fields = config_spec(name).fields
+        given["config"] = {
+            key: item
+            for key, item in config.items()
+            if item is not None or key not in fields or default_of(fields[key]) is None
+        }
+    return given
+
+
+def check_config(doc: Doc) -> Mapping[str, Any] | None:
+    """What the plugin itself says of its configuration."""
+    if {"name", "config"} & doc["@errors"].keys():
+        return None
+    try:
+        validate_config(doc["name"], stored(doc["config"]), "kong")
+    except ConfigError as error:
+        reason: Any = f"expected {error.allowed}"
+        for part in reversed(error.field.split(".")):
+            reason = {part: reason}
+        return {"config": reason}
+    return None
+
+
+def stored(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A complete configuration as rows have it: without what is unset."""
+    return {name: stored(item) if isinstance(item, dict) else item for name, item in config.items() if item is not None}
+
+
+def place_of(doc: Doc) -> str:
+    """The row's `place`: what it is attached to."""
+    parts = [f"{scope}:{key}" for scope in SCOPES if (key := key_of(doc, scope))]
+    return " ".join(parts) or "global"
+
+
+def fill(row: Any, doc: Doc) -> None:
+    """Set the columns."""
+    row.dialect = "kong"
+    for name in ("name", "instance_name", "enabled"):
+        setattr(row, name, doc[name])
+    for scope in SCOPES:
+        setattr(row, f"{scope}_id", key_of(doc, scope))
+    row.config = stored(doc["config"])
+    row.protocols = [] if set(doc["protocols"]) == set(HTTP_PROTOCOLS) else doc["protocols"]
+    row.tags = doc["tags"] or []
+
+
+def show(row: Any) -> Doc:
+    """The document, with the configuration's defaults."""
+    config = row.config if isinstance(row.config, dict) else {}
+    if row.name in available():
+        unset = {name: default_of(spec) for name, spec in config_spec(row.name).fields.items()}
+        config = {**unset, **config}
+    return {
+        **common(row),
+        "name": row.name,
+        "instance_name": row.instance_name,
+        **{scope: reference(getattr(row, f"{scope}_id")) for scope in SCOPES},
+        "config": config,
+        "protocols": row.protocols or list(HTTP_PROTOCOLS),
+        "enabled": row.enabled,
+    }
+
+
+PLUGINS_ENTITY: Final = Entity(
+    name="plugins",
+    path="plugins",
+    model="hmac_proxy.Plugin",
+    scope={"dialect": "kong", "group__isnull": True, "bundle__isnull": True},
+    fields=FIELDS,
+    fields_of=fields_of,
+    prepare=prepare,
+    fill=fill,
+    show=show,
+    checks=(check_config,),
+    key="instance_name",
+    by_key=lambda text: {"instance_name": text},
+    unique=(
+        Unique(("name", *SCOPES), lambda doc: {"name": doc["name"], "place": place_of(doc)}),
+        Unique(
+            ("instance_name",), lambda doc: {"instance_name": doc["instance_name"]} if doc["instance_name"] else None
+        ),
+    ),
+    columns={"place": "name"},
+)

@@ -1,0 +1,400 @@
+"""Reading and writing any entity of `kong_entities`: list, get, create, upsert, change, delete, without HTTP.
+
+Every write is one transaction under one version. The version row's lock is taken first, so what is checked inside
+(references, uniqueness, uses) cannot be made untrue by another writer before the commit. Raises KongError.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final
+
+from django.apps import apps
+from django.core.exceptions import ValidationError
+from django.db.models import ProtectedError
+from django.utils import timezone
+
+from ..entities import one_version
+from ..validators import validate_key
+from . import audit
+from .kong_entities import ENTITIES
+from .kong_entity import STAMPS, Doc, Entity, moment, read
+from .kong_errors import (
+    from_model,
+    invalid_offset,
+    invalid_option,
+    invalid_reference,
+    invalid_size,
+    not_found,
+    primary_key_violation,
+    referenced,
+    schema_violation,
+    unique_violation,
+    unresolved,
+)
+from .kong_spec import IMMUTABLE, MASK, NOT_UUID, is_uuid, merged
+
+PAGE: Final = 100
+MAX_PAGE: Final = 1000
+MAX_TAGS: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Who asks, for the audit: a name, the admin key's id, and the way."""
+
+    actor: str
+    key: str = ""
+    via: str = "kong-api"
+
+    @property
+    def who(self) -> Doc:
+        """What the audit says about the key."""
+        return {"key": self.key} if self.key else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """A parent that a nested address names: the field that points at it, and its row."""
+
+    field: str
+    row: Any
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The rows below it."""
+        return {f"{self.field}_id": self.row.pk}
+
+
+# --- reading ---
+
+
+def rows_of(entity: Entity, within: Within | None = None) -> Any:
+    """The rows that the entity's addresses mean."""
+    model: Any = apps.get_model(entity.model)
+    rows = model._default_manager.filter(**entity.scope, **({} if within is None else within.columns))
+    if any(field.name == "expires_at" for field in model._meta.concrete_fields):
+        rows = rows.exclude(expires_at__lte=timezone.now())
+    return rows
+
+
+def find(entity: Entity, text: str, within: Within | None = None) -> Any:
+    """The row with that id or key, or None. An id counts first, but a name that looks like one is found as well."""
+    if not text or "\0" in text or len(text) > 8192:
+        return None
+    rows = rows_of(entity, within)
+    if is_uuid(text) and (row := rows.filter(pk=text.lower()).first()) is not None:
+        return row
+    if entity.by_key is not None and (within is not None or not entity.key_in_parent):
+        where = entity.by_key(text)
+        if where is not None and (row := rows.filter(**where).first()) is not None:
+            return row
+    if _has_text_key(entity):
+        # Those that the console made may have ids that are no UUIDs.
+        return rows.filter(pk=text).first()
+    return None
+
+
+def _has_text_key(entity: Entity) -> bool:
+    return bool(apps.get_model(entity.model)._meta.pk.get_internal_type() == "CharField")
+
+
+def get(entity: Entity, text: str, within: Within | None = None) -> Any:
+    """The row with that id or key. Raises KongError 404."""
+    row = find(entity, text, within)
+    if row is None:
+        raise not_found()
+    return row
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a list; `offset` leads to the next one, None on the last."""
+
+    data: list[Doc]
+    offset: str | None
+
+
+def page(entity: Entity, query: Mapping[str, str], within: Within | None = None) -> Page:
+    """A page of `size` entities by id, from `offset`, with the tags asked for. Raises KongError 400."""
+    size = _size(query.get("size"))
+    rows = rows_of(entity, within).order_by("pk")
+    if entity.name == "consumers" and "custom_id" in query:
+        rows = rows.filter(custom_id=query["custom_id"].replace("\0", ""))
+    start = _start(entity, query.get("offset"))
+    if start is not None:
+        rows = rows.filter(pk__gt=start)
+    wanted = tag_filter(query.get("tags"))
+    if wanted is None:
+        found = list(rows[: size + 1])
+    else:
+        keys = _tagged(rows, wanted, size + 1)
+        found = sorted(rows.filter(pk__in=keys), key=lambda row: keys.index(row.pk))
+    more = len(found) > size
+    return Page([entity.show(row) for row in found[:size]], _token(found[size - 1]) if more else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Tags:
+    """What `?tags=` asks for: all of them, or any."""
+
+    tags: frozenset[str]
+    all: bool
+
+    def match(self, tags: Any) -> bool:
+        """Whether an entity's tags are what is asked for."""
+        has = self.tags & set(tags or ())
+        return has == self.tags if self.all else bool(has)
+
+
+def tag_filter(text: str | None) -> Tags | None:
+    """`a,b` for both, `a/b` for either; None where nothing is asked for."""
+    if text is None:
+        return None
+    if not text:
+        raise invalid_option("tags", "cannot be null")
+    if "," in text and "/" in text:
+        raise invalid_option("tags", "invalid filter syntax")
+    parts = text.split("/" if "/" in text else ",")
+    if not all(part and part.isprintable() for part in parts):
+        raise invalid_option("tags", "invalid filter syntax")
+    if len(parts) > MAX_TAGS:
+        raise invalid_option("tags", f"cannot query more than {MAX_TAGS} tags")
+    return Tags(frozenset(parts), "/" not in text)
+
+
+def _tagged(rows: Any, wanted: Tags, most: int) -> list[Any]:
+    # Looked for here: not every database can search inside of a JSON list.
+    keys: list[Any] = []
+    for key, tags in rows.values_list("pk", "tags").iterator(chunk_size=1000):
+        if wanted.match(tags):
+            keys.append(key)
+            if len(keys) == most:
+                break
+    return keys
+
+
+def _size(text: str | None) -> int:
+    if text is None:
+        return PAGE
+    if not re.fullmatch(r"-?[0-9]{1,9}(?:\.[0-9]{1,9})?", text):
+        raise invalid_size("size must be a number")
+    if not text.isascii() or "." in text or not 1 <= int(text) <= MAX_PAGE:
+        raise invalid_size(f"size must be an integer between 1 and {MAX_PAGE}")
+    return int(text)
+
+
+def _token(row: Any) -> str:
+    return base64.urlsafe_b64encode(json.dumps([str(row.pk)]).encode()).decode().rstrip("=")
+
+
+def _start(entity: Entity, token: str | None) -> str | None:
+    if token is None:
+        return None
+    shown = token[:100]
+    try:
+        text = base64.b64decode(token.encode() + b"=" * (-len(token) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raise invalid_offset(shown, "bad base64 encoding") from None
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        raise invalid_offset(shown, "bad json encoding") from None
+    key = found[0] if isinstance(found, list) and len(found) == 1 else None
+    if not isinstance(key, str) or "\0" in key or not (is_uuid(key) or _has_text_key(entity)):
+        raise invalid_offset(shown, "bad key")
+    return key
+
+
+# --- writing ---
+
+
+def create(entity: Entity, given: Doc, call: Call, within: Within | None = None) -> Doc:
+    """A new entity. Raises KongError 400 or 409."""
+    doc = read(entity, _placed(given, within))
+    with one_version():
+        return write(entity, None, doc, call)
+
+
+def upsert(entity: Entity, text: str, given: Doc, call: Call, within: Within | None = None) -> Doc:
+    """Create or replace the entity with that id or key; what is not sent returns to its default."""
+    given = _placed(given, within)
+    row = find(entity, text, within)
+    if row is None and is_uuid(text):
+        given = {**given, "id": text.lower()}
+    elif row is None and not entity.key:
+        raise schema_violation({"id": NOT_UUID})
+    elif row is None:
+        given = {**given, entity.key: text}
+    else:
+        given = _same_key(entity, row, text, given)
+    # Without the id of what is there: it may be one that only the console allows.
+    doc = read(entity, given if row is None else {name: item for name, item in given.items() if name != "id"})
+    with one_version():
+        # Looked for again, now that nobody else writes.
+        row = find(entity, text, within)
+        return write(entity, row, doc, call)
+
+
+def _same_key(entity: Entity, row: Any, text: str, given: Doc) -> Doc:
+    """What was sent, with the key of the address where that is not the id."""
+    if given.get("id") not in (None, str(row.pk)):
+        raise schema_violation({"id": IMMUTABLE})
+    if str(row.pk) == text.lower() or not entity.key:
+        return given
+    spec = entity.fields[entity.key]
+    # A secret is its own key: what is there stays.
+    return {**given, entity.key: MASK if spec.secret else text}
+
+
+def change(entity: Entity, text: str, given: Doc, call: Call, within: Within | None = None) -> Doc:
+    """Change the fields that were sent; records are merged, everything else is replaced. Raises KongError 404."""
+    with one_version():
+        row = get(entity, text, within)
+        if given.get("id") not in (None, str(row.pk)):
+            raise schema_violation({"id": IMMUTABLE})
+        shown = {name: item for name, item in entity.show(row).items() if name != "id" and name not in STAMPS}
+        sent = dict(given) if entity.prepare is None else entity.prepare(dict(given))
+        sent.pop("id", None)
+        doc = merged(entity.fields_for({**shown, **sent}), shown, sent)
+        return write(entity, row, read(entity, doc), call)
+
+
+def _placed(given: Doc, within: Within | None) -> Doc:
+    return given if within is None else {**given, within.field: {"id": str(within.row.pk)}}
+
+
+def write(entity: Entity, row: Any, doc: Doc, call: Call) -> Doc:
+    """Write a complete document over `row` (None: a new one), and the audit. Runs under the version lock.
+
+    Returns the document as stored, with secrets that were made now in clear.
+    """
+    model: Any = apps.get_model(entity.model)
+    adding = row is None
+    before = None if adding else entity.show(row)
+    doc = resolved(entity, doc)
+    if row is None:
+        row = model(**entity.own)
+        if doc["id"] is not None:
+            if model._default_manager.filter(pk=doc["id"]).exists():
+                raise primary_key_violation(doc["id"])
+            row.pk = doc["id"]
+        if doc["created_at"] is not None:
+            row.created_at = moment(doc["created_at"])
+    check_unique(entity, row, doc)
+    try:
+        entity.fill(row, doc)
+        row.full_clean()
+        row.save(force_insert=adding)
+    except ValidationError as error:
+        raise from_model(error, columns(entity, model)) from None
+    # Read again: columns as the database has them, relations as they are now.
+    saved = model._default_manager.get(pk=row.pk)
+    after = entity.show(saved)
+    names = [name for name in audit.changed_fields(before, after) if name not in STAMPS]
+    secret = bool(getattr(row, "secret_changed", False))
+    names += [name for name in entity.secrets if secret and name not in names]
+    more = {**audit.values(names, before, after, secret), **call.who}
+    audit.record(call.actor, "added" if adding else "changed", saved, call.via, names, more)
+    return {**after, **getattr(row, "generated", {})}
+
+
+def columns(entity: Entity, model: Any) -> dict[str, str]:
+    """Kong's names of a model's columns."""
+    own = {field.name: field.name for field in model._meta.concrete_fields if field.name in entity.fields}
+    return {**own, **entity.columns}
+
+
+def resolved(entity: Entity, doc: Doc) -> Doc:
+    """The document with every reference as an id. Raises KongError for one that leads to nothing."""
+    found = dict(doc)
+    for field, name in entity.parents.items():
+        value = doc[field]
+        if value is None:
+            continue
+        parent = ENTITIES.get(name)
+        key = "id" if "id" in value else next(iter(value))
+        text = value[key]
+        if key != "id" and (parent is None or key != parent.key):
+            raise schema_violation({field: {key: "unknown field"}})
+        if parent is not None:
+            if key == "id":
+                rows = rows_of(parent)
+                row = rows.filter(pk=text).first() if is_uuid(text) or _is_key(parent, text) else None
+            else:
+                row = find(parent, text)
+            if row is not None:
+                found[field] = {"id": str(row.pk)}
+                continue
+        if key != "id":
+            raise unresolved(field, key, text, name)
+        if not is_uuid(text):
+            raise schema_violation({field: {"id": NOT_UUID}})
+        raise invalid_reference(field, {"id": text}, name)
+    return found
+
+
+def _is_key(entity: Entity, text: str) -> bool:
+    if not _has_text_key(entity):
+        return False
+    try:
+        validate_key(text)
+    except ValidationError:
+        return False
+    return True
+
+
+def check_unique(entity: Entity, row: Any, doc: Doc) -> None:
+    """Refuse (KongError 409) what another entity has."""
+    model: Any = apps.get_model(entity.model)
+    for unique in entity.unique:
+        where = unique.where(doc)
+        if where is not None and model._default_manager.filter(**where).exclude(pk=row.pk).exists():
+            secret = entity.secrets
+            raise unique_violation({name: MASK if name in secret else doc[name] for name in unique.names})
+
+
+def delete(entity: Entity, row: Any, call: Call) -> None:
+    """Delete an entity and what hangs on it. Raises KongError while another refers to it."""
+    with one_version():
+        for child in entity.children:
+            if apps.get_model(child.model)._default_manager.filter(**{child.column: row.pk}).exists():
+                raise referenced(child.entity, entity.name)
+        gone = entity.show(row)
+        names = [name for name in audit.changed_fields(None, gone) if name not in STAMPS]
+        more = {**audit.values(names, gone, None), **call.who}
+        audit.record(call.actor, "deleted", row, call.via, names, more)
+        try:
+            row.delete()
+        except ProtectedError as error:
+            holder = next(iter(error.protected_objects))
+            raise referenced(str(holder._meta.verbose_name_plural), entity.name) from None
+
+
+# --- tags of all entities ---
+
+
+def tagged(wanted: Tags | None) -> Iterator[Doc]:
+    """Every tag of every entity, `{tag, entity_name, entity_id}`, of those tags or of all."""
+    for entity in ENTITIES.values():
+        for key, tags in rows_of(entity).order_by("pk").values_list("pk", "tags"):
+            for tag in tags or ():
+                if wanted is None or tag in wanted.tags:
+                    yield {"tag": tag, "entity_name": entity.name, "entity_id": str(key)}
+
+
+def page_of_tags(wanted: Tags | None, query: Mapping[str, str]) -> tuple[list[Doc], str | None]:
+    """A page of `tagged`; its offset counts those that went before."""
+    size = _size(query.get("size"))
+    text = query.get("offset", "0")
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise invalid_offset(text[:100], "bad base64 encoding")
+    start = int(text)
+    found = list(islice(tagged(wanted), start, start + size + 1))
+    return found[:size], str(start + size) if len(found) > size else None
