@@ -90,7 +90,7 @@ class NodeAdmin(EntityAdmin):
     search_fields = ["host", "upstream__id", "upstream__name"]
     autocomplete_fields = ["upstream"]
     fieldsets = [
-        (None, {"fields": ["upstream", "host", "port", "weight", "priority", "enabled"]}),
+        (None, {"fields": ["upstream", "host", "port", "weight", "priority", ("enabled", "marked_unhealthy")]}),
         folded("More", "metadata", "tags"),
         folded("History", "id", *HISTORY_FIELDS),
     ]

@@ -218,7 +218,7 @@ def _upstream(row: Row, node_rows: Iterable[Row]) -> Upstream:
             ),
         )
         for node in node_rows
-        if node["enabled"]
+        if node["enabled"] and not node["marked_unhealthy"]
     ]
     # Weight 0 is no traffic, unless nothing else is left; then all are alike (APISIX).
     nodes = [node for node in nodes if node.weight > 0] or [replace(node, weight=1) for node in nodes]

@@ -110,7 +110,15 @@ def _hosted(upstream: Upstream, preserve: bool) -> Upstream:
 
 
 def upstream(row: Row, node_rows: Iterable[Row], timeouts: Timeouts) -> Upstream:
-    """An upstream of Kong's dialect. Targets of weight 0 get nothing, whatever else is left."""
+    """An upstream of Kong's dialect. Targets that are marked unhealthy, or of weight 0, get nothing, whatever is left.
+
+    None does where no more than `threshold` percent of all weight is left (Kong).
+    """
+    weighted = [node for node in node_rows if node["enabled"] and node["weight"]]
+    healthy = [node for node in weighted if not node["marked_unhealthy"]]
+    available, total = (sum(node["weight"] for node in some) for some in (healthy, weighted))
+    if available * 100 <= total * float((row["checks"] or {}).get("threshold") or 0):
+        healthy = []
     nodes = [
         Node(
             key=f"{node['host']}:{node['port']}",
@@ -119,8 +127,7 @@ def upstream(row: Row, node_rows: Iterable[Row], timeouts: Timeouts) -> Upstream
             weight=node["weight"],
             target=Target(node["host"], node["port"]),
         )
-        for node in node_rows
-        if node["enabled"] and node["weight"]
+        for node in healthy
     ]
     nodes.sort(key=lambda node: node.key)
     return Upstream(

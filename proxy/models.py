@@ -167,6 +167,9 @@ class Node(Versioned):
     weight = models.PositiveIntegerField(default=1, help_text="Share of the calls; 0: none.")
     priority = models.IntegerField(default=0, help_text="Lower ones are used when all higher ones failed.")
     enabled = models.BooleanField(default=True)
+    marked_unhealthy = models.BooleanField(
+        default=False, help_text="Gets no calls until it is marked healthy again, whatever its weight."
+    )
     metadata = models.JSONField(default=dict, blank=True)
     tags = models.JSONField(default=list, blank=True, validators=[validators.validate_tags])
 
@@ -190,6 +193,25 @@ class Node(Versioned):
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
+    def mark(self, *, healthy: bool) -> None:
+        """Say by hand whether this node may get calls (Kong: `PUT …/healthy`, `…/unhealthy`).
+
+        Every worker acts on it within a second. The mark stays, restarts included, until it is set again.
+        """
+        if self.marked_unhealthy is healthy:
+            self.marked_unhealthy = not healthy
+            self.save(update_fields=["marked_unhealthy"])
+
+    @property
+    def health(self) -> str:
+        """What Kong's health endpoint says: UNHEALTHY when marked so, else HEALTHY, or HEALTHCHECKS_OFF without checks.
+
+        Checks are kept and not run: what is not marked counts as healthy.
+        """
+        if self.marked_unhealthy:
+            return "UNHEALTHY"
+        return "HEALTHY" if checks_are_on(self.upstream.checks) else "HEALTHCHECKS_OFF"
+
     def clean(self) -> None:
         super().clean()
         problems = validators.Problems()
@@ -200,6 +222,14 @@ class Node(Versioned):
         if self.weight < 0:
             problems.add("weight", self.weight, "0 or more")
         problems.raise_if_any()
+
+
+def checks_are_on(checks: dict[str, Any]) -> bool:
+    """Whether `healthchecks` of Kong's form ask for any check: one that is off has zeros (spec of its entity)."""
+    active, passive = checks.get("active") or {}, checks.get("passive") or {}
+    numbers = [(active.get(state) or {}).get("interval") for state in ("healthy", "unhealthy")]
+    numbers += [value for state in ("healthy", "unhealthy") for value in (passive.get(state) or {}).values()]
+    return any(isinstance(number, int | float) and number > 0 for number in numbers)
 
 
 class UpstreamOwner(NamedEntity):

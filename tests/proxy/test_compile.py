@@ -32,11 +32,12 @@ class Rows(dict[str, dict[Any, dict[str, Any]]]):
 
     def upstream(self, id: str = "u", **changed: Any) -> dict[str, Any]:
         row = {"id": id, "scheme": "http", "type": "roundrobin", "pass_host": "pass", "upstream_host": "", "tls": {}}
-        more: dict[str, Any] = {"retries": None, "retry_timeout": None, "keepalive": {}, **NO_TIMEOUTS}
+        more: dict[str, Any] = {"retries": None, "retry_timeout": None, "keepalive": {}, "checks": {}, **NO_TIMEOUTS}
         return self._add("upstream", {**row, "hash_on": "", "key": "", **more}, changed)
 
     def node(self, host: str = "n", weight: int = 1, **changed: Any) -> dict[str, Any]:
         row = {"upstream_id": "u", "host": host, "port": 80, "weight": weight, "priority": 0}
+        row["marked_unhealthy"] = False
         return self._add("node", {"id": f"{changed.get('upstream_id', 'u')}-{host}", **row}, changed)
 
     def service(self, id: str = "s", **changed: Any) -> dict[str, Any]:

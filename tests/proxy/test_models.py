@@ -11,7 +11,7 @@ from django.test import override_settings
 
 from consumers.models import Consumer, ConsumerGroup
 from hmac_gateway import validators
-from hmac_gateway.models import Tombstone
+from hmac_gateway.models import ConfigVersion, Tombstone
 from proxy.models import Node, Plugin, PluginConfig, Route, Service, Upstream
 
 pytestmark = pytest.mark.django_db
@@ -420,3 +420,31 @@ def test_error_messages_stay_short() -> None:
     with pytest.raises(ValidationError) as caught:
         problems.raise_if_any()
     assert len(caught.value.message_dict["field"][0]) < 150
+
+
+# --- marks by hand ---
+
+
+@pytest.mark.parametrize(
+    ("checks", "unmarked"),
+    [
+        ({}, "HEALTHCHECKS_OFF"),
+        ({"active": {"healthy": {"interval": 0, "successes": 3}}, "threshold": 50}, "HEALTHCHECKS_OFF"),
+        ({"passive": {"unhealthy": {"tcp_failures": 0, "http_statuses": [500]}}}, "HEALTHCHECKS_OFF"),
+        ({"active": {"unhealthy": {"interval": 0.5}}}, "HEALTHY"),
+        ({"passive": {"unhealthy": {"tcp_failures": 2}}}, "HEALTHY"),
+    ],
+)
+def test_a_node_is_marked_by_hand(checks: dict[str, Any], unmarked: str) -> None:
+    upstream = Upstream.objects.create(id="marked", dialect="kong", name="marked", checks=checks)
+    node = Node.objects.create(upstream=upstream, host="a", port=8000)
+    version = ConfigVersion.load().version
+    assert node.health == unmarked
+    node.mark(healthy=False)
+    assert ConfigVersion.load().version == version + 1
+    node = Node.objects.get(pk=node.pk)
+    assert node.health == "UNHEALTHY" and node.changed_at_version == version + 1
+    node.mark(healthy=False)  # nothing new
+    assert ConfigVersion.load().version == version + 1
+    node.mark(healthy=True)
+    assert Node.objects.get(pk=node.pk).health == unmarked
