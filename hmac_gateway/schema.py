@@ -7,9 +7,9 @@ ours are the two ways of saying what is wrong. Imports `core` only.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from jsonschema import Draft7Validator
 
@@ -26,17 +26,65 @@ def _validator(frozen: str) -> Draft7Validator:
 
 
 def problem(value: Any, schema: Schema) -> Problem | None:
-    """The first thing wrong with a value, in the order of the schema's properties; None when it is right."""
+    """The first thing wrong with a value, in the order in which APISIX looks; None when it is right."""
     validator = _validator(json.dumps(schema))
-    order = {name: place for place, name in enumerate(schema.get("properties", {}))}
+    return min(validator.iter_errors(value), key=lambda found: _rank(found, schema), default=None)
 
-    def rank(found: Problem) -> tuple[int, int]:
-        if found.validator == "type" and not found.absolute_path:
-            return (-1, 0)
-        name = found.absolute_path[0] if found.absolute_path else _missing(found)
-        return (order.get(str(name), len(order)), len(found.absolute_path))
 
-    return min(validator.iter_errors(value), key=rank, default=None)
+#: A schema's keywords in the order in which APISIX's library looks at them.
+_KEYWORDS: Final = (
+    *("type", "properties", "patternProperties", "additionalProperties", "minProperties", "maxProperties"),
+    *("minItems", "maxItems", "items", "uniqueItems", "minLength", "maxLength", "pattern"),
+    *("minimum", "exclusiveMinimum", "maximum", "enum", "allOf", "anyOf", "oneOf", "not"),
+)
+_PLACES: Final = {keyword: place for place, keyword in enumerate(_KEYWORDS)}
+
+
+class _Step(NamedTuple):
+    """One level on the way from a whole value to what is wrong with it.
+
+    `name` is a property's, a pattern or a number from 0 within the schema; `key` names the part of the value.
+    """
+
+    keyword: str
+    name: str | int
+    key: str | int
+
+
+def _steps(found: Problem) -> Iterator[_Step]:
+    """The levels above the keyword that is broken."""
+    inner, path = iter(list(found.absolute_schema_path)[:-1]), iter(found.absolute_path)
+    for keyword in inner:
+        match keyword:
+            case "items":
+                place = next(path)
+                yield _Step(keyword, place, place)
+            case "additionalProperties":
+                yield _Step(keyword, "", next(path))
+            case "properties" | "patternProperties":
+                yield _Step(keyword, next(inner), next(path))
+            case _:  # allOf; what stands below anyOf, oneOf and not is no problem by itself
+                yield _Step(keyword, next(inner), "")
+
+
+def _rank(found: Problem, schema: Schema) -> list[tuple[int, int]]:
+    """Where APISIX's library would come upon a problem. It looks at required properties among the others."""
+    ranks: list[tuple[int, int]] = []
+    within: Any = schema
+    for keyword, name, _ in _steps(found):
+        if keyword == "properties":
+            ranks.append(_property(within, name))
+        else:
+            ranks.append((_PLACES[keyword], name if isinstance(name, int) else 0))
+        within = within[keyword] if keyword in ("items", "additionalProperties") else within[keyword][name]
+    if found.validator == "required":
+        return [*ranks, _property(within, _missing(found))]
+    return [*ranks, (_PLACES[found.validator], 0)]
+
+
+def _property(schema: Schema, name: str | int) -> tuple[int, int]:
+    known = list(schema.get("properties", ()))
+    return _PLACES["properties"], known.index(name) if name in known else len(known)
 
 
 def check(value: Any, schema: Schema) -> None:
@@ -108,46 +156,60 @@ def _lua_type(value: Any) -> str:
 
 
 def _number(value: float) -> str:
-    # Lua knows one kind of number. An int may be too large for a float.
-    return str(value) if isinstance(value, int) or not value.is_integer() else str(int(value))
+    # Lua knows one kind of number, and shows 14 digits of it.
+    return str(value) if abs(value) > 1e300 else f"{value:.14g}"
+
+
+def quoted(text: str) -> str:
+    """Text as Lua's %q writes it."""
+    shown = {'"': '\\"', "\\": "\\\\", "\n": "\\\n"}
+    return '"' + "".join(shown.get(char, char if char >= " " else f"\\{ord(char)}") for char in text) + '"'
 
 
 def apisix_text(found: Problem) -> str:
     """The error as APISIX's admin API would word it, without its `invalid configuration: `."""
-    text = _apisix_inner(found)
-    path = list(found.absolute_path)
-    for part in reversed(path):
-        if isinstance(part, int):
-            text = f"failed to validate item {part + 1}: {text}"
-        else:
-            text = f'property "{part}" validation failed: {text}'
-    return text
+    text = ""
+    for keyword, name, key in _steps(found):
+        match keyword:
+            case "items":
+                text += f"failed to validate item {int(key) + 1}: "
+            case "properties":
+                text += f"property {quoted(str(name))} validation failed: "
+            case "patternProperties":
+                text += f"failed to validate {key} (matching {quoted(str(name))}): "
+            case "additionalProperties":
+                text += f"failed to validate additional property {key}: "
+            case _:
+                text += f"{keyword} {int(name) + 1} failed: "
+    return text + _apisix_inner(found)
 
 
 def _apisix_inner(found: Problem) -> str:
     limit, value = found.validator_value, found.instance
     match found.validator:
         case "required":
-            return f'property "{_missing(found)}" is required'
+            return f"property {quoted(_missing(found))} is required"
         case "additionalProperties":
             return f"additional properties forbidden, found {_extra(found)}"
         case "type":
-            wanted = limit if isinstance(limit, str) else limit[0]
+            wanted = limit if isinstance(limit, str) else f"one of {', '.join(limit)}"
             return f"wrong type: expected {wanted}, got {_lua_type(value)}"
         case "enum":
             return "matches none of the enum values"
         case "minimum":
-            return f"expected {_number(value)} to be at least {limit}"
+            return f"expected {_number(value)} to be at least {_number(limit)}"
         case "exclusiveMinimum":
-            return f"expected {_number(value)} to be greater than {limit}"
+            return f"expected {_number(value)} to be greater than {_number(limit)}"
         case "maximum":
-            return f"expected {_number(value)} to be at most {limit}"
+            return f"expected {_number(value)} to be at most {_number(limit)}"
         case "minLength":
-            return f"string too short, expected at least {limit}, got {len(value.encode())}"
+            return f"string too short, expected at least {limit}, got {len(value)}"
         case "maxLength":
-            return f"string too long, expected at most {limit}, got {len(value.encode())}"
+            return f"string too long, expected at most {limit}, got {len(value)}"
         case "pattern":
-            return f'failed to match pattern "{limit}" with "{value}"'
+            # Ours end with Python's \Z where theirs end with $.
+            pattern = limit.removesuffix(r"\Z") + "$" * limit.endswith(r"\Z")
+            return f"failed to match pattern {quoted(pattern)} with {quoted(value)}"
         case "minItems":
             return f"expect array to have at least {limit} items"
         case "maxItems":
@@ -160,15 +222,20 @@ def _apisix_inner(found: Problem) -> str:
         case "maxProperties":
             return f"expect object to have at most {limit} properties"
         case "anyOf":
-            if all("required" in option for option in limit):
-                return "object matches none of the required"
-            return "object matches none of the requireds"
+            wanted = " or ".join(_compact(option["required"]) for option in limit if "required" in option)
+            return "object matches none of the required" + (f": {wanted}" if wanted else "")
         case "oneOf":
-            count = sum(Draft7Validator(option).is_valid(value) for option in limit)
-            return f"value should match only one schema, but matches {'both schemas' if count > 1 else 'none'}"
+            matching = [place for place, option in enumerate(limit, 1) if Draft7Validator(option).is_valid(value)]
+            if not matching:
+                return "value should match only one schema, but matches none"
+            return f"value should match only one schema, but matches both schemas {matching[0]} and {matching[1]}"
         case "not":
             return "value wasn't supposed to match schema"
     return "failed to validate"
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
 def _equal_items(items: list[Any]) -> tuple[int, int]:

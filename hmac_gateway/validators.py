@@ -25,8 +25,6 @@ _KEY = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]*[A-Za-z0-9_])?"
 _NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\.?")
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_OPERATORS = frozenset(["==", "~=", ">", ">=", "<", "<=", "~~", "~*", "in", "has", "ipmatch"])
-_GROUPS = frozenset(["AND", "OR", "!AND", "!OR"])
 
 
 def shown(value: object) -> str:
@@ -166,10 +164,17 @@ def check_hosts(problems: Problems, field: str, value: list[Any], dialect: str) 
 def check_addresses(problems: Problems, field: str, value: list[Any]) -> None:
     """Note what is neither an IP address nor a network in CIDR form."""
     for address in check_strings(problems, field, value):
-        try:
-            ipaddress.ip_network(address, strict=False)
-        except ValueError:
+        if not is_network(address):
             problems.add(field, address, "an IP address or a network such as 10.0.0.0/8")
+
+
+def is_network(value: str) -> bool:
+    """Say whether `value` is an IP address or a network in CIDR form."""
+    try:
+        ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        return False
+    return True
 
 
 def check_choices(problems: Problems, field: str, value: list[Any], allowed: Sequence[str]) -> None:
@@ -194,31 +199,6 @@ def check_headers(problems: Problems, field: str, value: dict[str, Any]) -> None
                     check_regex(problems, field, item[2:])
 
 
-def check_vars(problems: Problems, field: str, value: list[Any]) -> None:
-    """Note what is not a list of `[name, operator, value]` conditions, nested with AND, OR, !AND, !OR."""
-    for item in value[1:] if value and isinstance(value[0], str) and value[0] in _GROUPS else value:
-        _check_condition(problems, field, item)
-
-
-def _check_condition(problems: Problems, field: str, item: object) -> None:
-    rule = "[name, operator, value], a ! before the operator if wanted, or [AND | OR | !AND | !OR, …]"
-    if not isinstance(item, list) or not item:
-        problems.add(field, item, rule)
-    elif isinstance(item[0], list) or item[0] in _GROUPS:
-        check_vars(problems, field, item)
-    else:
-        rest = item[2:] if len(item) == 4 and item[1] == "!" else item[1:]
-        if not isinstance(item[0], str) or not item[0] or len(rest) != 2:
-            problems.add(field, item, rule)
-        elif rest[0] not in _OPERATORS:
-            problems.add(field, rest[0], "one of " + " ".join(sorted(_OPERATORS)))
-        elif rest[0] in ("~~", "~*"):
-            if isinstance(rest[1], str):
-                check_regex(problems, field, rest[1])
-            else:
-                problems.add(field, rest[1], "a regular expression as text")
-
-
 def check_positive(problems: Problems, fields: Iterable[tuple[str, float | None]]) -> None:
     """Note numbers that are given and not greater than 0."""
     for field, value in fields:
@@ -228,8 +208,8 @@ def check_positive(problems: Problems, fields: Iterable[tuple[str, float | None]
 
 #: The variables that a consistent hash may use (APISIX).
 HASH_VARS: Final = (
-    "^(uri|server_name|server_addr|request_uri|remote_port|remote_addr|query_string|host|hostname|mqtt_client_id"
-    "|arg_[0-9a-zA-Z_-]+)$"
+    "^((uri|server_name|server_addr|request_uri|remote_port|remote_addr|query_string|host|hostname|mqtt_client_id)"
+    "|arg_[0-9a-zA-z_-]+)$"
 )
 #: What of `tls` an upstream may have: all but `verify` are paths on the gateways' machines.
 TLS_FILES: Final = ("ca_file", "client_cert_file", "client_key_file")
@@ -239,7 +219,7 @@ def hash_key_pattern(hash_on: str, key: str) -> str | None:
     """The regular expression that the key of an APISIX upstream of type chash fails, or None."""
     if hash_on not in ("", "vars", "header", "cookie"):
         return None
-    pattern = "^[a-zA-Z0-9_-]+$" if hash_on in ("header", "cookie") else HASH_VARS
+    pattern = "^[a-zA-Z0-9-_]+$" if hash_on in ("header", "cookie") else HASH_VARS
     return None if re.fullmatch(pattern, key) else pattern
 
 

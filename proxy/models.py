@@ -17,8 +17,10 @@ from django.dispatch import receiver
 
 from hmac_gateway import validators
 from hmac_gateway.conf import conf
+from hmac_gateway.core.errors import ConfigError
 from hmac_gateway.defaults import http_and_https, new_key
 from hmac_gateway.entities import Entity, KeyedEntity, Versioned, are_keys_known, refuse_taken
+from hmac_gateway.expr import compile_expr
 
 SCHEMES = ("http", "https", "grpc", "grpcs")
 BALANCERS = ("roundrobin", "chash", "least_conn", "ewma")
@@ -353,7 +355,10 @@ class Route(UpstreamOwner):
         validators.check_hosts(problems, "hosts", self.hosts, self.dialect)
         validators.check_methods(problems, "methods", self.methods)
         validators.check_headers(problems, "headers", self.headers)
-        validators.check_vars(problems, "vars", self.vars)
+        try:
+            compile_expr(self.vars)
+        except ConfigError as error:
+            problems.say("vars", str(error))
         validators.check_addresses(problems, "remote_addrs", self.remote_addrs)
         validators.check_choices(problems, "protocols", self.protocols, ROUTE_PROTOCOLS)
         if self.dialect == "apisix" and not self.paths:
@@ -442,7 +447,8 @@ class Plugin(Entity):
         if self.bundle is not None and self.bundle.is_global:
             twin = Plugin._default_manager.filter(name=self.name, bundle__is_global=True).exclude(pk=self.pk)
             if other := twin.exclude(bundle=self.bundle).first():
-                problems.say("name", f"`name`: {self.name} is in the global rule {other.bundle_id} already.")
+                rule = str(other.bundle_id).removeprefix("global.")
+                problems.say("name", f"`name`: {self.name} is in the global rule {rule} already.")
         problems.raise_if_any()
         if are_keys_known():
             return
@@ -465,7 +471,6 @@ class Plugin(Entity):
 
     def _check_config(self, problems: validators.Problems) -> None:
         # Imported late: the engine's plugins are not needed to load the models.
-        from hmac_gateway.core.errors import ConfigError
         from hmac_gateway.plugins import ALL, multi_auth, validate_config
 
         available = conf.plugins_available

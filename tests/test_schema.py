@@ -27,6 +27,10 @@ SCHEMA: dict[str, Any] = {
         "h": {"oneOf": [{"type": "string"}, {"type": "integer"}, {"type": "number"}]},
         "i": {"anyOf": [{"required": ["x"]}, {"required": ["y"]}]},
         "j": {"not": {"type": "string"}},
+        "k": {"type": "object", "patternProperties": {".*": {"type": "string", "minLength": 2}}},
+        "l": {"anyOf": [{"pattern": "^x"}, {"type": "integer"}]},
+        "m": {"type": "string", "pattern": r"^\w\Z"},
+        "n": {"properties": {"o": {"properties": {"p": {"maximum": 7}}}}},
     },
     "required": ["a", "b"],
     "additionalProperties": False,
@@ -145,7 +149,7 @@ def test_right() -> None:
             {"g": 1},
             "g",
             "a value of type string or object",
-            'property "g" validation failed: wrong type: expected string, got number',
+            'property "g" validation failed: wrong type: expected one of string, object, got number',
         ),
         (
             {"h": []},
@@ -157,13 +161,39 @@ def test_right() -> None:
             {"h": 1},
             "h",
             '[{"type": "string"}, {"type": "integer"}, {"type": "number"}]',
-            'property "h" validation failed: value should match only one schema, but matches both schemas',
+            'property "h" validation failed: value should match only one schema, but matches both schemas 2 and 3',
         ),
         (
             {"i": {}},
             "i",
             '[{"required": ["x"]}, {"required": ["y"]}]',
-            'property "i" validation failed: object matches none of the required',
+            'property "i" validation failed: object matches none of the required: ["x"] or ["y"]',
+        ),
+        (
+            {"k": {"a": "x"}},
+            "k.a",
+            "text of at least 2 characters",
+            'property "k" validation failed: failed to validate a (matching ".*"): string too short, '
+            "expected at least 2, got 1",
+        ),
+        (
+            {"l": "$"},
+            "l",
+            '[{"pattern": "^x"}, {"type": "integer"}]',
+            'property "l" validation failed: object matches none of the required',
+        ),
+        (
+            {"m": '"\\\n'},
+            "m",
+            r"text that matches ^\w\Z",
+            'property "m" validation failed: failed to match pattern "^\\\\w$" with "\\"\\\\\\\n"',
+        ),
+        (
+            {"n": {"o": {"p": 1.5e20}}},
+            "n.o.p",
+            "a number of at most 7",
+            'property "n" validation failed: property "o" validation failed: property "p" validation failed: '
+            "expected 1.5e+20 to be at most 7",
         ),
         (
             {"j": "x"},
@@ -171,7 +201,7 @@ def test_right() -> None:
             '{"type": "string"}',
             'property "j" validation failed: value wasn\'t supposed to match schema',
         ),
-        ({"z": 1}, "z", "one of a, b, c, d, e, f, g, h, i, j", "additional properties forbidden, found z"),
+        ({"z": 1}, "z", "one of a, b, c, d, e, f, g, h, i, j, k, l, m, n", "additional properties forbidden, found z"),
     ],
 )
 def test_wrong(change: dict[str, Any], field: str, allowed: str, text: str) -> None:
@@ -202,10 +232,23 @@ def test_the_first_problem_in_the_order_of_the_schema() -> None:
     assert apisix_text(problem({"e": "1", "a": 1}, SCHEMA)) == 'property "b" is required'
 
 
-def test_lengths_are_said_in_bytes_as_lua_counts() -> None:
-    assert apisix_text(problem({**GOOD, "b": "\u20ac\u20ac\u20ac\u20ac"}, SCHEMA)).endswith(
-        "expected at most 3, got 12"
+def test_lengths_are_said_in_characters() -> None:
+    assert apisix_text(problem({**GOOD, "b": "\u20ac" * 4}, SCHEMA)).endswith("expected at most 3, got 4")
+
+
+def test_alternatives_of_the_whole_are_looked_at_last_and_numbered() -> None:
+    schema = {
+        "properties": {"a": {"properties": {"x": {"type": "string"}}, "required": ["y"]}},
+        "additionalProperties": False,
+        "allOf": [{}, {"oneOf": [{"required": ["a"]}, {"required": ["b"]}]}],
+    }
+    assert apisix_text(problem({}, schema)) == ("allOf 2 failed: value should match only one schema, but matches none")
+    assert apisix_text(problem({"b": 1, "c": 1}, schema)) == "additional properties forbidden, found b"
+    inner = 'property "a" validation failed: '
+    assert apisix_text(problem({"a": {"x": 1}}, schema)) == (
+        inner + 'property "x" validation failed: wrong type: expected string, got number'
     )
+    assert apisix_text(problem({"a": {}}, schema)) == inner + 'property "y" is required'
 
 
 def test_descriptions_speak_where_a_pattern_would_not() -> None:

@@ -90,15 +90,15 @@ class ApisixView(APIView):
     def post(self, request: Request, **address: str | None) -> HttpResponse:
         resource, key, _ = _target(address)
         _refuse_method("POST", resource)
-        if key is not None:
-            raise refuse(f"wrong {resource.kind} id, do not need it")
-        return answer(201, store.post(resource, _document(request), _call(request, address)))
+        return answer(201, store.post(resource, key, _document(request), _call(request, address)))
 
     def patch(self, request: Request, **address: str | None) -> HttpResponse:
         resource, key, path = _target(address)
         _refuse_method("PATCH", resource)
-        change = _document(request)
-        if change is None and not path:
+        if key is None:
+            raise refuse(f"missing {resource.kind} id")
+        change = read_json(request._request)
+        if change is MISSING or (change is None and not path):
             raise refuse("missing new configuration")
         return answer(200, store.patch(resource, key, path, change, _call(request, address)))
 

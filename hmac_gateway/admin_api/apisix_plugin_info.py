@@ -12,7 +12,7 @@ from ..plugins import ALL
 from .apisix_plugins import is_auth
 from .apisix_resources import CREDENTIALS, RESOURCES
 from .apisix_store import check
-from .errors import ApiError, refuse
+from .errors import INVALID, ApiError, refuse
 
 
 def names(subsystem: str = "http") -> list[str]:
@@ -71,4 +71,9 @@ def validate(name: str, doc: Any) -> None:
         raise refuse(f"Unsupported resource type: {name}", 404)
     if not isinstance(doc, dict):
         raise ApiError(400, {"error_msg": "missing configurations"})
-    check(resource, doc)
+    try:
+        check(resource, doc)
+    except ApiError as error:
+        # APISIX leaves out here what it says before a schema's error elsewhere.
+        text = error.body["error_msg"] if isinstance(error.body, dict) else error.body
+        raise refuse(str(text).removeprefix(INVALID), error.status) from None

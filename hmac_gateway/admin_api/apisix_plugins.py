@@ -56,15 +56,21 @@ def check(name: str, config: Any) -> None:
     try:
         validate_config(name, config, "apisix")
     except ConfigError as error:
+        if error.field == "_meta.filter":
+            raise refuse(f"failed to validate the 'vars' expression: {error}") from None
         why = error.text if isinstance(error, Worded) else str(error)
         raise refuse(f"failed to check the configuration of plugin {name} err: {why}") from None
 
 
 @dataclass(frozen=True)
 class PluginsPart:
-    """The `plugins` key of an object; `owner` is the Plugin column that refers to it."""
+    """The `plugins` key of an object; `owner` is the Plugin column that refers to it.
+
+    `rules` is given for global rules: what stands before their ids in the table.
+    """
 
     owner: str
+    rules: str | None = None
     keys: tuple[str, ...] = ("plugins",)
 
     def check(self, doc: Doc) -> None:
@@ -77,7 +83,18 @@ class PluginsPart:
 
     def after_save(self, row: Any, doc: Doc, writer: Writer) -> None:
         """Make the Plugin rows say what the document says."""
-        write_plugins(row, self.owner, doc.get("plugins", {}), writer)
+        wanted = doc.get("plugins", {})
+        if self.rules is not None:
+            self._refuse_twins(row, wanted)
+        write_plugins(row, self.owner, wanted, writer)
+
+    def _refuse_twins(self, row: Any, wanted: Mapping[str, Any]) -> None:
+        """A plugin stands in one global rule only (APISIX). Raises ApiError naming the other."""
+        others: Any = apps.get_model("hmac_proxy.Plugin")._default_manager.filter(bundle__is_global=True)
+        twin = others.filter(name__in=list(wanted)).exclude(bundle=row).order_by("name").first()
+        if twin is not None:
+            other = twin.bundle_id.removeprefix(self.rules)
+            raise refuse(f"plugin '{twin.name}' already exists in global rule with id '{other}'")
 
     def show(self, row: Any) -> Doc:
         """The `plugins` key; an empty map only where one was sent."""

@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from ..core.errors import ConfigError
+from ..expr import compile_expr
+from ..validators import is_network
 from . import apisix_schemas as schemas
 from . import apisix_upstreams as upstreams
 from .apisix_credentials import ConsumerPluginsPart, CredentialPart
 from .apisix_plugins import PluginsPart
 from .apisix_upstreams import GROUP_LABEL, NodesPart, TargetPart
-from .errors import refuse
+from .errors import invalid, refuse
 from .fields import Doc, Field, flag, labels, one_or_many, plain, reference, timeout
 from .writing import Writer
 
@@ -98,15 +100,20 @@ class Resource:
 
 def check_vars(doc: Doc) -> None:
     """Refuse (ApiError) a `vars` expression that does not compile."""
-    if not doc.get("vars"):
-        # An empty list asks for nothing.
-        return
-    from ..expr import compile_expr
-
     try:
-        compile_expr(doc["vars"])
+        compile_expr(doc.get("vars", []))
     except ConfigError as error:
         raise refuse(f"failed to validate the 'vars' expression: {error}") from None
+
+
+def check_addresses(doc: Doc) -> None:
+    """Refuse (ApiError) what is neither an address nor a network; APISIX's schema has a pattern of each kind."""
+    text = "object matches none of the required"
+    if "remote_addr" in doc and not is_network(doc["remote_addr"]):
+        raise invalid(f'property "remote_addr" validation failed: {text}')
+    for number, address in enumerate(doc.get("remote_addrs", ()), 1):
+        if not is_network(address):
+            raise invalid(f'property "remote_addrs" validation failed: failed to validate item {number}: {text}')
 
 
 _ID: Final = reference("id", "id")
@@ -143,7 +150,7 @@ ROUTES: Final = Resource(
     links=(_UPSTREAM, _SERVICE, _PLUGIN_CONFIG),
     exclusive=(("host", "hosts"), ("remote_addr", "remote_addrs")),
     unsupported={"filter_func": _LUA, "script": _LUA, "script_id": _LUA},
-    rules=(check_vars,),
+    rules=(check_addresses, check_vars),
     prefetch=_TARGET,
 )
 
@@ -245,7 +252,7 @@ GLOBAL_RULES: Final = Resource(
     # APISIX's own examples have a plugin config 1 and a global rule 1.
     prefix="global.",
     fields=(reference("id", "id", "global."),),
-    parts=(PluginsPart("bundle"),),
+    parts=(PluginsPart("bundle", "global."),),
     prefetch=("plugins",),
 )
 

@@ -107,13 +107,14 @@ CHECKS: Final[Schema] = {
         },
     },
     "additionalProperties": False,
-    "required": ["active"],
+    # As APISIX has it: passive checks do not stand alone.
+    "anyOf": [{"required": ["active"]}, {"required": ["active", "passive"]}],
 }
 
 _WEIGHT: Final[Schema] = {"type": "integer", "minimum": 0}
 _PORT: Final[Schema] = {"type": "integer", "minimum": 1, "maximum": 65535}
-NODE_MAP: Final[Schema] = {"type": "object", "patternProperties": {".*": _WEIGHT}}
-NODE_LIST: Final[Schema] = {
+_NODE_MAP: Final[Schema] = {"type": "object", "patternProperties": {".*": _WEIGHT}}
+_NODE_LIST: Final[Schema] = {
     "type": "array",
     "items": {
         "type": "object",
@@ -127,6 +128,9 @@ NODE_LIST: Final[Schema] = {
         "required": ["host", "weight"],
     },
 }
+
+#: Keys of upstreams whose nodes APISIX would look up.
+DISCOVERY: Final = ("discovery_type", "service_name", "discovery_args")
 
 UPSTREAM: Final[Schema] = {
     "type": "object",
@@ -155,10 +159,15 @@ UPSTREAM: Final[Schema] = {
         "checks": CHECKS,
         # Besides APISIX's `verify` three paths, see `validators.tls_problem`.
         "tls": {"type": "object", "properties": {"verify": {"type": "boolean"}}},
-        "nodes": {"type": ["object", "array"]},
+        # Refused behind the schema, in words of ours.
+        **dict.fromkeys(DISCOVERY, {}),
+        "nodes": {"anyOf": [_NODE_MAP, _NODE_LIST]},
         "gateway_group_id": GROUP,
     },
-    "required": ["nodes"],
+    "oneOf": [
+        {"required": ["nodes"]},
+        {"required": ["service_name", "discovery_type"], "not": {"required": ["nodes"]}},
+    ],
     "additionalProperties": False,
 }
 
@@ -187,7 +196,7 @@ ROUTE: Final[Schema] = {
         "plugin_config_id": ID,
         "service_id": ID,
         "upstream_id": ID,
-        "upstream": {"type": "object"},
+        "upstream": UPSTREAM,
         "gateway_group_id": GROUP,
         "version": {"type": "string", "maxLength": 64},
         "strip_path_prefix": {"type": "boolean"},
@@ -210,7 +219,7 @@ SERVICE: Final[Schema] = {
         "enable_websocket": {"type": "boolean"},
         "plugins": PLUGINS,
         "upstream_id": ID,
-        "upstream": {"type": "object"},
+        "upstream": UPSTREAM,
         # API7's.
         "type": {"type": "string", "enum": ["http"]},
         "status": STATUS,

@@ -32,6 +32,8 @@ from .writing import AT_ONCE, Writer
 _STAMPS: Final = ("create_time", "update_time")
 #: Keys that hold an object's id, which may be a number.
 _IDS: Final = frozenset(["id", "service_id", "upstream_id", "plugin_config_id", "group_id"])
+#: Keys whose object may be empty.
+_MAPS: Final = frozenset(["plugins", "labels"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +63,17 @@ def key_of(resource: Resource, row: Any, call: Call) -> str:
 
 
 def rows_of(resource: Resource, call: Call) -> Any:
-    """The rows that the resource's addresses mean. Raises ApiError 404 for an unknown consumer's credentials."""
+    """The rows that the resource's addresses mean; none for an unknown consumer's credentials."""
     return _rows(resource, call).exclude(expires_at__lte=timezone.now())
 
 
 def _rows(resource: Resource, call: Call) -> Any:
     """Expired ones included."""
     rows = apps.get_model(resource.model)._default_manager.filter(**resource.scope)
-    if resource is CREDENTIALS:
-        owner = find_owner(call)
-        if owner is None:
-            raise refuse("consumer not found", 404)
-        rows = rows.filter(consumer=owner)
-    return rows
+    if resource is not CREDENTIALS:
+        return rows
+    owner = find_owner(call)
+    return rows.none() if owner is None else rows.filter(consumer=owner)
 
 
 def find_owner(call: Call) -> Any:
@@ -242,22 +242,20 @@ def make_room(resource: Resource, key: str, call: Call) -> Any:
     return None
 
 
-def post(resource: Resource, doc: Any, call: Call) -> Doc:
-    """Create an object under an id of 20 digits, as APISIX has them."""
+def post(resource: Resource, key: str | None, doc: Any, call: Call) -> Doc:
+    """Create an object under an id of 20 digits, as APISIX has them; `key`, the address's, must not be there."""
     doc = _given(doc)
-    _refuse_stamps(doc)
-    if "id" in doc:
+    if key is not None or "id" in doc:
         raise refuse(f"wrong {resource.kind} id, do not need it")
+    _refuse_stamps(doc)
     doc = {**doc, "id": f"{secrets.randbelow(10**20):020d}"}
     check(resource, doc)
     with one_version() as version:
         return _write(resource, None, doc, call, version)
 
 
-def patch(resource: Resource, key: str | None, path: str, change: Any, call: Call) -> Doc:
+def patch(resource: Resource, key: str, path: str, change: Any, call: Call) -> Doc:
     """Merge `change` into an object, or put it at a path inside it. Objects merge, null deletes, lists are replaced."""
-    if key is None:
-        raise refuse(f"missing {resource.kind} id")
     if not path and not isinstance(change, dict):
         raise refuse("invalid configuration")
     with one_version() as version:
@@ -265,7 +263,7 @@ def patch(resource: Resource, key: str | None, path: str, change: Any, call: Cal
         if row is None:
             raise not_found()
         value = value_of(resource, row)
-        changed = _placed(value, path.split("/"), change) if path else _merged(value, change)
+        changed = _placed(value, path.split("/"), 0, change) if path else _merged(value, change)
         if not isinstance(changed, dict):
             raise refuse("invalid configuration")
         doc = {name: item for name, item in changed.items() if name not in _STAMPS}
@@ -288,22 +286,24 @@ def _merged(old: Any, new: Any) -> Any:
     return merged
 
 
-def _placed(old: Any, path: list[str], new: Any) -> Any:
-    if not path:
+def _placed(old: Any, path: list[str], depth: int, new: Any) -> Any:
+    """`old` with `new` at `path`, of which the first `depth` names have led to `old`; objects on the way are made."""
+    if depth == len(path):
         return new
-    name, rest = path[0], path[1:]
+    name = path[depth]
     if isinstance(old, list):
         # Lua counts from 1; the admin API's documentation counts its list items from 0.
         place = _integer(name)
         if place is None or place >= len(old):
-            raise refuse(f"invalid sub-path: no item {name}")
+            raise _no_place(path, depth + 1)
         items = list(old)
-        items[place] = _placed(old[place], rest, new)
+        items[place] = _placed(old[place], path, depth + 1, new)
         return [item for item in items if item is not None]
-    if not isinstance(old, dict) or (rest and name not in old):
-        raise refuse(f"invalid sub-path: {name}")
+    if not isinstance(old, dict):
+        raise _no_place(path, depth)
     changed = dict(old)
-    item = _placed(old.get(name), rest, new)
+    below = old.get(name, {} if depth + 1 < len(path) else None)
+    item = _placed(below, path, depth + 1, new)
     if item is None:
         changed.pop(name, None)
     else:
@@ -311,21 +311,34 @@ def _placed(old: Any, path: list[str], new: Any) -> Any:
     return changed
 
 
+def _no_place(path: list[str], depth: int) -> ApiError:
+    return refuse(f"invalid sub-path: /{'/'.join(path[:depth])}")
+
+
 def _given(doc: Any) -> Doc:
     if not isinstance(doc, dict):
         raise refuse("missing configurations")
-    # 1 and 1.0 are one number in JSON, and so one id.
-    return {key: int(item) if key in _IDS and _whole(item) else item for key, item in doc.items()}
+    return {key: _read(key, item) for key, item in doc.items()}
 
 
-def _whole(value: Any) -> bool:
-    return isinstance(value, float) and value.is_integer()
+def _read(key: str, item: Any) -> Any:
+    """A value in the one form of several that mean the same."""
+    if key in _IDS and isinstance(item, float) and item.is_integer():
+        # 1 and 1.0 are one number in JSON, and so one id.
+        return int(item)
+    if key in _MAPS and item == []:
+        # Lua cannot tell them apart, so APISIX takes what PHP and Lua write for an empty object.
+        return {}
+    if key == "plugins" and isinstance(item, dict):
+        return {name: {} if config == [] else config for name, config in item.items()}
+    return item
 
 
 def _refuse_stamps(doc: Doc) -> None:
-    for name in _STAMPS:
-        if name in doc:
-            raise refuse(f"the property is forbidden:  {name}")
+    for place, inside in (("", doc), ("upstream.", doc.get("upstream")), ("plugins.", doc.get("plugins"))):
+        for name in _STAMPS:
+            if isinstance(inside, dict) and name in inside:
+                raise refuse(f"the property is forbidden:  {place}{name}")
 
 
 def _identified(resource: Resource, key: str | None, given: Any) -> Doc:
@@ -353,9 +366,6 @@ def check(resource: Resource, doc: Doc) -> None:
     for one, many in resource.exclusive:
         if one in doc and many in doc:
             raise refuse(f"only one of {one} or {many} is allowed")
-    if resource.name == "upstreams":
-        # Its part says what is not supported before the schema does.
-        resource.parts[0].check(doc)
     check_schema(doc, resource.schema)
     for part in resource.parts:
         part.check(doc)

@@ -14,6 +14,4 @@ def check_schema(doc: Any, schema: Mapping[str, Any]) -> None:
     found = problem(doc, schema)
     if found is None:
         return
-    path = list(found.absolute_schema_path)
-    prefix = f"allOf {path[1] + 1} failed: " if path and path[0] == "allOf" else ""
-    raise invalid(prefix + apisix_text(found))
+    raise invalid(apisix_text(found))

@@ -12,17 +12,12 @@ from typing import Any, Final, NamedTuple
 
 from django.apps import apps
 
+from ..schema import quoted
 from ..validators import hash_key_pattern, tls_problem
-from .apisix_schemas import NODE_LIST, NODE_MAP, UPSTREAM
-from .apisix_text import check_schema
+from .apisix_schemas import DISCOVERY
 from .errors import invalid, refuse
 from .fields import Doc, Field, fill, kept, labels, plain, show, timeout
 from .writing import Writer
-
-_UNSUPPORTED: Final = ("discovery_type", "discovery_args", "service_name")
-
-_NODE_MAP: Final = {"type": "object", "properties": {"nodes": NODE_MAP}}
-_NODE_LIST: Final = {"type": "object", "properties": {"nodes": NODE_LIST}}
 
 #: The label that holds API7's gateway group.
 GROUP_LABEL: Final = "gateway_group_id"
@@ -84,7 +79,10 @@ def _address(address: str, default: int) -> tuple[str, int]:
     found = re.fullmatch(r"(\[[^\]]*\]|[^:]*)(?::([0-9]{1,5}))?", address)
     if found is None:
         raise invalid(f'property "nodes" validation failed: "{address}" is not "host" or "host:port"')
-    return _bare(found[1]), int(found[2]) if found[2] else default
+    port = int(found[2]) if found[2] else default
+    if not 1 <= port <= 65535:
+        raise refuse(f"invalid port {port}")
+    return _bare(found[1]), port
 
 
 def _bare(host: str) -> str:
@@ -92,15 +90,12 @@ def _bare(host: str) -> str:
 
 
 def check_upstream(doc: Doc) -> None:
-    """Refuse (ApiError) a wrong upstream; needs no database."""
-    for name in _UNSUPPORTED:
+    """Refuse (ApiError) what no schema says about an upstream; needs no database."""
+    for name in DISCOVERY:
         if name in doc:
             raise refuse(f"`{name}` is not supported: upstreams have `nodes`, service discovery is not available")
-    tls = doc.get("tls")
-    if isinstance(tls, dict) and isinstance(tls.get("verify", True), bool) and (problem := tls_problem(tls)):
+    if problem := tls_problem(doc.get("tls", {})):
         raise refuse(problem)
-    check_schema(doc, UPSTREAM)
-    check_schema({"nodes": doc["nodes"]}, _NODE_MAP if isinstance(doc["nodes"], dict) else _NODE_LIST)
     parse_nodes(doc["nodes"], doc.get("scheme", "http"))
     if doc.get("pass_host") == "rewrite" and not doc.get("upstream_host"):
         raise refuse("`upstream_host` can't be empty when `pass_host` is `rewrite`")
@@ -108,7 +103,7 @@ def check_upstream(doc: Doc) -> None:
         if "key" not in doc:
             raise refuse("missing key")
         if pattern := hash_key_pattern(doc.get("hash_on", "vars"), doc["key"]):
-            raise invalid(f'failed to match pattern "{pattern}" with "{doc["key"]}"')
+            raise invalid(f"failed to match pattern {quoted(pattern)} with {quoted(doc['key'])}")
 
 
 def write_nodes(upstream: Any, doc: Doc, writer: Writer) -> None:

@@ -5,7 +5,7 @@ Raised by every file of this package, turned into a response by the view.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 
@@ -29,9 +29,13 @@ def not_found() -> ApiError:
     return ApiError(404, {"message": "Key not found"})
 
 
+#: What APISIX says before a schema's error.
+INVALID: Final = "invalid configuration: "
+
+
 def invalid(text: str) -> ApiError:
     """A configuration that breaks a rule, with APISIX's prefix."""
-    return refuse(f"invalid configuration: {text}")
+    return refuse(INVALID + text)
 
 
 def from_model(error: ValidationError) -> ApiError:

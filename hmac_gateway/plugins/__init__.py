@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 
 from ..core.credential import is_reference
 from ..core.errors import ConfigError
+from ..expr import compile_expr
 from ..schema import check
 from . import (
     basic_auth,
@@ -50,7 +51,7 @@ META_SCHEMA: Final = {
     "properties": {
         "disable": {"type": "boolean"},
         "priority": {"type": "integer"},
-        "error_response": {"type": ["string", "object"]},
+        "error_response": {"oneOf": [{"type": "string"}, {"type": "object"}], "description": "text or an object"},
         "filter": {"type": "array"},
         "pre_function": {"type": "string"},
     },
@@ -76,6 +77,10 @@ def validate_config(name: str, config: Mapping[str, Any], dialect: str) -> None:
             check(config["_meta"], META_SCHEMA)
         except ConfigError as error:
             raise ConfigError(f"_meta.{error.field}", error.given, error.allowed) from None
+        try:
+            compile_expr(config["_meta"].get("filter", []))
+        except ConfigError as error:
+            raise ConfigError("_meta.filter", error.given, error.allowed) from None
     plugin.compile(config, dialect)
 
 

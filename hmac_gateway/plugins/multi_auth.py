@@ -19,6 +19,7 @@ from ..core.identity import Verified
 from ..core.message import Message
 from ..core.reasons import Reason
 from ..core.trace import Trace
+from ..schema import apisix_text, problem
 from . import fields
 from .base import AuthPlugin, Common
 
@@ -105,7 +106,8 @@ def _member(field: str, method: str, given: Any, dialect: str, limit: int | None
     try:
         validate_config(method, given, dialect)
     except ConfigError as error:
-        text = f"plugin {method} check schema failed: {error}"
+        found = problem(given, plugin.config_schema[dialect])
+        text = f"plugin {method} check schema failed: {error if found is None else apisix_text(found)}"
         raise fields.Worded(f"{field}.{method}.{error.field}", error.given, error.allowed, text) from None
     if limit is not None and "max_req_body_size" in plugin.config_schema[dialect]["properties"]:
         given = {"max_req_body_size": limit, **given}

@@ -29,6 +29,10 @@ def test_validate(api: Api) -> None:
     assert good.status_code == 200 and good.content == b""
     bad = api.post("schema/validate/routes", {"uri": "/x", "plugins": {"no-such": {}}})
     assert bad.status_code == 400 and bad.json() == {"error_msg": "unknown plugin [no-such]"}
+    wrong = api.post("schema/validate/routes", {"uri": 1980, "plugins": {}})
+    # Without the words that stand before it elsewhere.
+    text = 'property "uri" validation failed: wrong type: expected string, got number'
+    assert wrong.status_code == 400 and wrong.json() == {"error_msg": text}
     assert api.post("schema/validate/nothing", {}).status_code == 404
     assert api.post("schema/validate/routes", []).status_code == 400
     assert api.get("routes").json()["total"] == 0

@@ -41,9 +41,14 @@ def texts() -> list[tuple[str, Any, str]]:
         (
             "routes/1",
             {"uri": "/x", "uris": ["/x"], **UP},
-            conf + "allOf 1 failed: value should match only one schema, but matches both schemas",
+            conf + "allOf 1 failed: value should match only one schema, but matches both schemas 1 and 2",
         ),
-        ("routes/1", {"uri": "/x"}, conf + "object matches none of the required"),
+        (
+            "routes/1",
+            {"uri": "/x"},
+            conf + 'object matches none of the required: ["plugins"] or ["upstream"] or ["upstream_id"] '
+            'or ["service_id"] or ["plugin_config_id"]',
+        ),
         ("routes/1", {"uri": "/x", **UP, "foo": 1}, conf + "additional properties forbidden, found foo"),
         (
             "routes/1",
@@ -104,13 +109,12 @@ def texts() -> list[tuple[str, Any, str]]:
         (
             "services/1",
             {"upstream": {"type": "roundrobin"}},
-            conf + 'property "nodes" is required',
+            conf + 'property "upstream" validation failed: value should match only one schema, but matches none',
         ),
         (
             "upstreams/1",
             {"nodes": {"a.example": -1}},
-            conf + 'property "nodes" validation failed: property "a.example" validation failed: '
-            "expected -1 to be at least 0",
+            conf + 'property "nodes" validation failed: object matches none of the required',
         ),
         (
             "upstreams/1",
@@ -146,9 +150,62 @@ def texts() -> list[tuple[str, Any, str]]:
         (
             "upstreams/1",
             {"nodes": NODES, "type": "chash", "hash_on": "cookie", "key": "a b"},
-            conf + 'failed to match pattern "^[a-zA-Z0-9_-]+$" with "a b"',
+            conf + 'failed to match pattern "^[a-zA-Z0-9-_]+$" with "a b"',
         ),
-        ("upstreams/1", {"nodes": NODES, "checks": {"passive": {}}}, conf + 'property "checks" validation failed: '),
+        (
+            "upstreams/1",
+            {"nodes": NODES, "checks": {"passive": {}}},
+            conf + 'property "checks" validation failed: object matches none of the required: '
+            '["active"] or ["active","passive"]',
+        ),
+        (
+            "services/1",
+            {"upstream": {"nodes": NODES, "checks": {"active": {}, "x": 1}}},
+            conf + 'property "upstream" validation failed: property "checks" validation failed: '
+            "additional properties forbidden, found x",
+        ),
+        (
+            "services/1",
+            {"upstream": {"nodes": NODES, "update_time": 1}},
+            "the property is forbidden:  upstream.update_time",
+        ),
+        ("services/1", {"plugins": {"create_time": {}}}, "the property is forbidden:  plugins.create_time"),
+        ("upstreams/1", {}, conf + "value should match only one schema, but matches none"),
+        ("upstreams/1", {"nodes": {"a:0": 1}}, "invalid port 0"),
+        ("routes/1", {"uri": "/x", "upstream": {"nodes": {"a:65536": 1}}}, "invalid port 65536"),
+        (
+            "routes/1",
+            {"uri": "/x", **UP, "labels": {"a": ""}},
+            conf + 'property "labels" validation failed: failed to validate a (matching ".*"): '
+            "string too short, expected at least 1, got 0",
+        ),
+        (
+            "routes/1",
+            {"uri": "/x", **UP, "remote_addr": "nobody"},
+            conf + 'property "remote_addr" validation failed: object matches none of the required',
+        ),
+        (
+            "routes/1",
+            {"uri": "/x", **UP, "remote_addrs": ["::1", "1.2.3.4/33"]},
+            conf + 'property "remote_addrs" validation failed: failed to validate item 2: '
+            "object matches none of the required",
+        ),
+        (
+            "routes/a$b",
+            {"uri": "/x", **UP},
+            conf + 'property "id" validation failed: object matches none of the required',
+        ),
+        (
+            "routes/1",
+            {"uri": "/x", "plugins": {"key-auth": {"_meta": {"filter": [["nobody", "==", "1"]]}}}},
+            "failed to validate the 'vars' expression: ",
+        ),
+        (
+            "routes/1",
+            {"uri": "/x", "plugins": {"hmac-auth": {"_meta": {"error_response": 5}}}},
+            plugin + 'property "_meta" validation failed: property "error_response" validation failed: '
+            "value should match only one schema, but matches none",
+        ),
         (
             "upstreams/1",
             {"nodes": NODES, "checks": {"active": {"healthy": {"successes": 255}}}},
@@ -258,7 +315,10 @@ def test_too_many_arguments(api: Api) -> None:
 
 def test_a_global_rule_has_a_plugin_to_itself(api: Api) -> None:
     assert api.put("global_rules/1", {"plugins": {"hmac-auth": {}}}).status_code == 201
-    assert api.put("global_rules/2", {"plugins": {"hmac-auth": {}}}).status_code == 400
+    second = api.put("global_rules/2", {"plugins": {"hmac-auth": {}}})
+    assert second.status_code == 400
+    assert second.json() == {"error_msg": "plugin 'hmac-auth' already exists in global rule with id '1'"}
+    assert api.put("global_rules/1", {"plugins": {"hmac-auth": {"realm": "r"}}}).status_code == 200
 
 
 def test_plugins_that_the_settings_exclude(api: Api, settings: Any) -> None:

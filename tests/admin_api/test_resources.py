@@ -413,6 +413,32 @@ def test_patch_at_a_path(api: Api) -> None:
     assert value["plugins"] == {"hmac-auth": {"clock_skew": 6}}
     assert value["upstream"]["nodes"] == {"b.example:80": 2} and value["methods"] == ["GET"]
     assert api.patch("routes/r/nothing/here", 1).status_code == 400
+    # What is missing on the way is made.
+    assert api.patch("routes/r/plugins/consumer-restriction/whitelist", ["jack"]).status_code == 200
+    assert api.value("routes/r")["plugins"]["consumer-restriction"] == {"whitelist": ["jack"]}
+    assert api.patch("routes/r/plugins/consumer-restriction", "null").status_code == 200
+    assert api.patch("routes/r/methods/0", "PUT").status_code == 400
+    assert api.patch("routes/r/methods/0", '"PUT"').status_code == 200
+    assert api.value("routes/r")["methods"] == ["PUT"]
+    for path, named in (("uri/x", "uri"), ("methods/1", "methods/1")):
+        answer = api.patch(f"routes/r/{path}", 1)
+        assert (answer.status_code, answer.json()) == (400, {"error_msg": f"invalid sub-path: /{named}"}), path
+
+
+@pytest.mark.parametrize("path", ["routes/r", "routes/r/plugins", "routes/r/plugins/hmac-auth"])
+def test_patch_without_a_body_takes_nothing_away(api: Api, path: str) -> None:
+    api.put("routes/r", {"uri": "/x", "plugins": {"hmac-auth": {}}})
+    answer = api.patch(path, None)
+    assert (answer.status_code, answer.json()) == (400, {"error_msg": "missing new configuration"})
+    assert api.patch("routes", None).json() == {"error_msg": "missing route id"}
+    assert api.value("routes/r")["plugins"] == {"hmac-auth": {}}
+
+
+def test_an_empty_list_stands_for_an_empty_object(api: Api) -> None:
+    assert api.put("routes/r", {"uri": "/x", "plugins": {"key-auth": []}, "labels": []}).status_code == 201
+    assert api.value("routes/r")["plugins"] == {"key-auth": {}}
+    assert api.put("routes/r", {"uri": "/x", "plugins": []}).status_code == 200
+    assert api.value("routes/r")["plugins"] == {}
 
 
 def test_lists_are_paged_and_filtered(api: Api) -> None:

@@ -37,7 +37,11 @@ def test_they_may_stand_everywhere_and_come_back_as_sent(api: Api, path: str) ->
 @pytest.mark.parametrize(
     ("name", "config", "text"),
     [
-        ("consumer-restriction", {}, "object matches none of the required"),
+        (
+            "consumer-restriction",
+            {},
+            'object matches none of the required: ["blacklist"] or ["whitelist"] or ["allowed_by_methods"]',
+        ),
         (
             "consumer-restriction",
             {"whitelist": []},

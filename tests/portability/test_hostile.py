@@ -97,7 +97,7 @@ ROUTE = {"id": "r", "uri": "/x", "plugins": {}}
         (
             {"routes": [{**ROUTE, "id": "a b"}]},
             'routes 1 (id a b): invalid configuration: property "id" validation failed: '
-            "object matches none of the requireds",
+            "object matches none of the required",
         ),
         (
             {"routes": [{**ROUTE, "uri": 5}]},
@@ -165,7 +165,7 @@ def test_two_keys_alike_in_one_file() -> None:
     assert problem.startswith("consumers 4 (id b/c): duplicate key_id of plugin hmac-auth found with ")
     rules = [{"id": key, "plugins": {"hmac-auth": {}}} for key in (1, 2)]
     [problem] = refused({"global_rules": rules})
-    assert "hmac-auth is in the global rule global.1 already" in problem
+    assert problem == "global_rules 2 (id 2): plugin 'hmac-auth' already exists in global rule with id '1'"
 
 
 def test_a_mask_for_nothing() -> None:
