@@ -261,14 +261,7 @@ class Gateway:
         exchange = Exchange(message, self._request_id(message, trusted), receive, began)
         self._enter(exchange)
         try:
-            if scope["raw_path"] == _AUTH_PATH:
-                await self._auth(exchange, send)
-            elif isinstance(outcome := self._admit(exchange, trusted), Rejected):
-                await self._refuse(exchange, outcome, send)
-            else:
-                server = scope.get("server")
-                peer = Peer((server[1] if server else None) or 80, trusted)
-                await self._authenticated(exchange, outcome, peer, send)
+            await self._handle(exchange, scope, trusted, send)
             if exchange.answered and not exchange.body_whole:
                 await self._linger(exchange)
         except ClientLeft:
@@ -280,6 +273,16 @@ class Gateway:
                 await self._refuse(exchange, Rejected(Reason.REQUEST_TIMEOUT, dialect=self._dialect), send)
         finally:
             self._leave(exchange)
+
+    async def _handle(self, exchange: Exchange, scope: Scope, trusted: bool, send: Send) -> None:
+        if scope["raw_path"] == _AUTH_PATH:
+            await self._auth(exchange, send)
+        elif isinstance(outcome := self._admit(exchange, trusted), Rejected):
+            await self._refuse(exchange, outcome, send)
+        else:
+            server = scope.get("server")
+            peer = Peer((server[1] if server else None) or 80, trusted)
+            await self._authenticated(exchange, outcome, peer, send)
 
     async def _linger(self, exchange: Exchange) -> None:
         """Take in what a client still sends that was answered early, and drop it."""
@@ -611,10 +614,12 @@ class Gateway:
 
     async def _framing(self, exchange: Exchange, spool: Spool | None) -> str:
         """The header line that frames the body upstream (RFC 9112 6.3); "" for a request without one."""
-        if spool is not None:
-            return f"content-length: {spool.size}\r\n"
         message = exchange.message
         length = message.content_length
+        if spool is not None:
+            # None where none was announced: a signed Content-Length may be one that is absent.
+            announced = length is not None or message.get("transfer-encoding") is not None
+            return f"content-length: {spool.size}\r\n" if spool.size or announced else ""
         if length is not None:
             return f"content-length: {length}\r\n"
         if message.get("transfer-encoding") is not None:
@@ -669,13 +674,18 @@ class Gateway:
 
     # --- answers ---
 
+    def _returned(self, exchange: Exchange, response: Response) -> list[tuple[bytes, bytes]]:
+        """The upstream's headers for the client, and ours."""
+        headers = returned_headers(response.headers)
+        headers.append(_SERVER)
+        headers.append((b"x-request-id", exchange.request_id.encode()))
+        return headers
+
     async def _relay(self, exchange: Exchange, response: Response, send: Send) -> None:
         """Pass the response on as it comes; a truncated one is never finished cleanly."""
         connection = exchange.connection
         assert connection is not None
-        headers = returned_headers(response.headers)
-        headers.append(_SERVER)
-        headers.append((b"x-request-id", exchange.request_id.encode()))
+        headers = self._returned(exchange, response)
         if exchange.headers:
             # Clients read one quota, and it is ours that refuses them.
             ours = {name for name, _ in exchange.headers}

@@ -22,6 +22,8 @@ class Row(NamedTuple):
     key: str = "message"
 
 
+#: The command hmacproxy's: plain text, and one answer to whatever is wrong with a signature.
+HMACPROXY: Final = "hmacproxy"
 _UNVERIFIED: Final = "client request can't be validated"
 _TOO_LARGE: Final = "request size {size} is greater than the maximum size {limit} allowed"
 _UNKNOWN_JWT_KEY: Final = "Invalid user key in JWT token"
@@ -106,6 +108,15 @@ TABLE: Final[dict[tuple[str, str, Reason | None], Row]] = {
     ("kong", "", Reason.UPSTREAM_TIMEOUT): Row(504, "The upstream server is timing out"),
     ("kong", "", Reason.REPLAY_STORE_UNAVAILABLE): Row(503, "The upstream server is currently unavailable"),
     ("kong", "", Reason.DIFFERENT_CONSUMERS): Row(401, "Unauthorized"),
+    # The command hmacproxy.
+    (HMACPROXY, "", None): Row(401, "unauthorized request"),
+    (HMACPROXY, "hmac-auth", None): Row(401, "unauthorized request"),
+    (HMACPROXY, "", Reason.NO_ROUTE): Row(404, "404 page not found"),
+    (HMACPROXY, "", Reason.REQUEST_TIMEOUT): Row(408, "the request body did not arrive in time"),
+    (HMACPROXY, "", Reason.BODY_TOO_LARGE): Row(413, _TOO_LARGE),
+    (HMACPROXY, "", Reason.UPSTREAM_UNREACHABLE): Row(502, "the upstream could not be reached"),
+    (HMACPROXY, "", Reason.UPSTREAM_BROKEN): Row(502, "the upstream answer could not be read"),
+    (HMACPROXY, "", Reason.UPSTREAM_TIMEOUT): Row(504, "the upstream did not answer in time"),
 }
 
 
@@ -147,6 +158,9 @@ def answer_text(rejected: Rejected) -> str:
 def answer(rejected: Rejected, request_id: str = "") -> Answer:
     """The HTTP answer of a refusal: the table's words, filled with sizes and names, never with a secret."""
     status, _, key = row(rejected)
+    if rejected.dialect == HMACPROXY:
+        plain = [("content-type", "text/plain; charset=utf-8"), ("x-content-type-options", "nosniff")]
+        return Answer(status, answer_text(rejected).encode() + b"\n", plain)
     body = {key: answer_text(rejected)}
     if rejected.expose:
         body["code"] = str(rejected.reason)

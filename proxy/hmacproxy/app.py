@@ -1,0 +1,309 @@
+"""The command's ASGI application: the gateway lane with one secret in place of routes, in four modes.
+
+Made by `command`. Reading, spooling, forwarding and time-outs are `gateway.Gateway`'s; here stands what is the
+command's own: what is signed or verified, what goes upstream, and which words refuse. Imports `hmac_gateway` and this
+app's gateway, plan, `files`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import re
+import time
+from collections.abc import Callable, MutableMapping
+from copy import copy
+from typing import Any, Final, cast
+
+from hmac_gateway.core.credential import Consumer, Credential
+from hmac_gateway.core.errors import Rejected
+from hmac_gateway.core.identity import BodyDigest
+from hmac_gateway.core.message import Message
+from hmac_gateway.core.paths import ambiguity
+from hmac_gateway.core.reasons import Reason
+from hmac_gateway.core.words import HMACPROXY, Answer
+from hmac_gateway.gate import Admission, Step, check
+from hmac_gateway.logs import AccessLog
+from hmac_gateway.plugins import hmac_auth
+from hmac_gateway.plugins.base import AuthPlugin, Common
+from hmac_gateway.schemes.hmacproxy import HmacProxy, available
+from hmac_gateway.schemes.verify import Policy
+from hmac_gateway.snapshot import Snapshot, lookups
+from hmac_gateway.stores import RefusingStore
+
+from ..admission import upstream_failure
+from ..exchange import Response, Target, Timeouts, TransportError
+from ..gateway import ClientLeft, Exchange, Gateway, Scope, Send
+from ..plan import HOP_BY_HOP, Forward, Node, Upstream, forwarded_target, returned_headers
+from ..spool import Spool
+from .files import Files
+from .options import Options
+
+#: Framing and addressing are written anew; Expect was answered by the server in front of us.
+_OURS: Final = frozenset({"host", "content-length", "expect", "x-forwarded-for"})
+_SERVER: Final = (b"server", b"hmac-gateway")
+#: Seconds: to connect, between two writes, between two reads. The original has none.
+_TIMEOUTS: Final = Timeouts(10.0, 60.0, 300.0)
+#: A verdict is for one request. Go's server adds the type, and so does the example in the original's README.
+_ACCEPTED: Final = Answer(202, b"", [("content-type", "text/plain; charset=utf-8"), ("cache-control", "no-store")])
+_ABSOLUTE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
+#: What is found where nothing asks for more.
+_KEY: Final = "hmacproxy"
+
+
+class App(Gateway):
+    """One of the four modes, by what the options hold. `now` is Unix seconds; `started` is called once it serves."""
+
+    def __init__(
+        self,
+        options: Options,
+        *,
+        now: Callable[[], float] = time.time,
+        log: AccessLog | None = None,
+        started: Callable[[], None] = lambda: None,
+    ) -> None:
+        credential = Credential(_KEY, Consumer(_KEY, _KEY), hmac_auth.name, _KEY, lambda now: (options.secret,))
+        directory = Snapshot(0, lookups=lookups({hmac_auth.name: {_KEY: credential}}))
+
+        def begin() -> None:
+            if log is not None:
+                log.start()
+            started()
+
+        super().__init__(
+            lambda: directory,
+            RefusingStore(""),
+            now=now,
+            dialect=HMACPROXY,
+            log=log,
+            started=begin,
+            stopped=None if log is None else log.stop,
+        )
+        self._options = options
+        self._directory = directory
+        self._scheme = HmacProxy(options.sign_header, options.headers, (_KEY,), options.strict)
+        self._step = _step(options, self._scheme)
+        self._limit = options.max_body or float("inf")
+        self._upstream = _upstream(options)
+        self._forwarding = Forward(self._upstream, _TIMEOUTS)
+        self._files = Files(options.file_root, options.listing, options.sign_header) if options.file_root else None
+        # A name with an underscore is to many servers the same as one with a dash.
+        self._underscored = {name.lower() for name in (*options.headers, options.sign_header) if "_" in name}
+
+    async def _handle(self, exchange: Exchange, scope: Scope, trusted: bool, send: Send) -> None:
+        options, message = self._options, _whole(exchange.message)
+        told = message
+        if options.auth and self._upstream is None and self._files is None:
+            told = self._original(message)
+        exchange.message, exchange.path = told, told.path
+        if told is not message and message.method == "GET" and message.may_have_body:
+            # nginx asks by GET, with the headers of the request it is asked for and without its body.
+            await self._refuse(exchange, Rejected(Reason.BODY_UNSEEN, dialect=HMACPROXY), send)
+            return
+        message = told
+        if not options.auth:
+            await self._sign(exchange, send)
+            return
+        why = ambiguity(message.path) if options.strict else None
+        if why is not None:
+            await self._refuse(exchange, Rejected(Reason.AMBIGUOUS_PATH, dialect=HMACPROXY, detail=why), send)
+            return
+        admission = check(message, (self._step,), self._directory, self._now())
+        if isinstance(admission, Rejected):
+            await self._refuse(exchange, admission, send)
+            return
+        digests = admission.digests()
+        if self._upstream is not None:
+            with Spool(digests, self._spool_memory) as spool:
+                refused = await self._kept(exchange, spool) or self._judged(exchange, admission, digests)
+                if refused is not None:
+                    await self._refuse(exchange, refused, send)
+                else:
+                    await self._pass_on(exchange, spool, None, send)
+            return
+        async for chunk in self._body(exchange):
+            for digest in digests:
+                digest.feed(chunk)
+        refused = self._judged(exchange, admission, digests)
+        if refused is not None:
+            await self._refuse(exchange, refused, send)
+        elif self._files is not None:
+            await self._file(exchange, self._files, send)
+        else:
+            await self._give(exchange, _ACCEPTED, send)
+
+    def _original(self, message: Message) -> Message:
+        """The request that a proxy asks about, where one may: its target and method, everything else as it came.
+
+        As in the original, a text that is neither a path nor an absolute URI is passed over.
+        """
+        uri, method = message.get("x-original-uri") or "", message.get("x-original-method")
+        if not (uri or method) or not self._options.trusted(message.remote_addr):
+            return message
+        told = copy(message)
+        absolute = _ABSOLUTE.match(uri)
+        if uri.startswith("/"):
+            told.target = uri
+        elif absolute is not None:
+            rest = uri[absolute.end() :]
+            told.target = rest if rest.startswith("/") else "/" + rest
+        told.method = method or message.method
+        return told
+
+    def _judged(self, exchange: Exchange, admission: Admission, digests: list[BodyDigest]) -> Rejected | None:
+        refused = admission.finish(digests)
+        exchange.identity = admission.identity
+        return refused
+
+    async def _kept(self, exchange: Exchange, spool: Spool) -> Rejected | None:
+        """Read the whole body; nothing has gone upstream yet."""
+        limit, size = self._limit, exchange.message.content_length or 0
+        if size <= limit:
+            async for chunk in self._body(exchange):
+                spool.write(chunk)
+                size = spool.size
+                if size > limit:
+                    break
+        if size <= limit:
+            return None
+        return Rejected(Reason.BODY_TOO_LARGE, dialect=HMACPROXY, facts={"size": size, "limit": limit})
+
+    # --- signing ---
+
+    async def _sign(self, exchange: Exchange, send: Send) -> None:
+        options, message = self._options, exchange.message
+        running = BodyDigest(hmac.new(options.secret.reveal(), self._scheme.head(message), options.digest))
+        with Spool([running], self._spool_memory) as spool:
+            refused = await self._kept(exchange, spool)
+            if refused is not None:
+                await self._refuse(exchange, refused, send)
+                return
+            (signature,) = running.base64()
+            await self._pass_on(exchange, spool, f"{options.digest} {signature}", send)
+
+    # --- forwarding ---
+
+    async def _pass_on(self, exchange: Exchange, spool: Spool, signature: str | None, send: Send) -> None:
+        """Send the request on as it came, less what speaks about one connection; Host stays the client's."""
+        message, upstream = exchange.message, self._upstream
+        assert upstream is not None  # both modes have one
+        framing = await self._framing(exchange, spool)
+        lines = self._lines(message, signature, framing)
+        target = forwarded_target(message, self._forwarding)
+        began = time.perf_counter()
+        try:
+            response = await self._exchange(exchange, upstream, _TIMEOUTS, target, lines, framing, spool, [])
+        except TransportError as error:
+            exchange.upstream_seconds = time.perf_counter() - began
+            if exchange.left:
+                raise ClientLeft from None
+            await self._refuse(exchange, upstream_failure(error, HMACPROXY), send)
+            return
+        exchange.upstream_seconds = time.perf_counter() - began
+        await self._relay(exchange, response, send)
+
+    def _lines(self, message: Message, signature: str | None, framing: str) -> str:
+        """Everything behind the Host line, blank line included."""
+        listed = {token.strip().lower() for value in message.get_all("connection") for token in value.split(",")}
+        # What is signed must arrive: whoever sends Connection could take it away.
+        dropped = HOP_BY_HOP | _OURS | (listed - {name.lower() for name in self._options.headers} - {self._name})
+        if signature is not None:
+            dropped |= {self._name}
+        lines = [
+            f"{name}: {value}\r\n"
+            for name, value in message.headers
+            if name not in dropped and ("_" not in name or name in self._underscored)
+        ]
+        forwarded = ", ".join([*message.get_all("x-forwarded-for"), message.remote_addr])
+        lines.append(f"x-forwarded-for: {forwarded}\r\n")
+        if signature is not None:
+            lines.append(f"{self._options.sign_header}: {signature}\r\n")
+        return "".join([*lines, framing, "\r\n"])
+
+    @property
+    def _name(self) -> str:
+        return self._options.sign_header.lower()
+
+    def _returned(self, exchange: Exchange, response: Response) -> list[tuple[bytes, bytes]]:
+        """The upstream's headers; its Server and request id are not ours to change."""
+        headers = returned_headers(response.headers)
+        names = {name for name, _ in headers}
+        own = [pair for pair in response.headers if pair[0] in (b"server", b"x-request-id") and pair[0] not in names]
+        return [*headers, *own] if any(name == b"server" for name, _ in own) else [*headers, *own, _SERVER]
+
+    # --- files ---
+
+    async def _file(self, exchange: Exchange, files: Files, send: Send) -> None:
+        """Answer with a file, or with what stands for one."""
+        exchange.task = exchange.task or asyncio.current_task()
+        head: MutableMapping[str, Any] | None = None
+
+        async def counted(event: MutableMapping[str, Any]) -> None:
+            nonlocal head
+            if event["type"] == "http.response.start":
+                # Held back until the file is open, which may fail.
+                head = event
+                return
+            if exchange.left:
+                raise ClientLeft
+            if head is not None:
+                own = [_SERVER, (b"x-request-id", exchange.request_id.encode())]
+                exchange.status = head["status"]
+                await send({**head, "headers": [*head["headers"], *own]})
+                head = None
+            exchange.sent += len(event["body"])
+            exchange.client_deadline = time.perf_counter() + self._client_silence
+            await send(event)
+            exchange.client_deadline = float("inf")
+
+        try:
+            found = await files.answer(exchange.message, counted)
+        except OSError:
+            if exchange.status:
+                return  # without its end: the server cuts the connection
+            found = False
+        if found:
+            exchange.answered = True
+        else:
+            await self._refuse(exchange, Rejected(Reason.NO_ROUTE, dialect=HMACPROXY), send)
+
+
+def _whole(message: Message) -> Message:
+    """The message with one Cookie header: HTTP/2 may split it (RFC 9113 8.2.3)."""
+    if "cookie" not in message.duplicated or message.http_version[0] == "1":
+        return message
+    headers = [*(pair for pair in message.headers if pair[0] != "cookie")]
+    headers.append(("cookie", "; ".join(message.get_all("cookie"))))
+    return Message(
+        message.method,
+        message.target,
+        headers,
+        message.scheme,
+        message.authority,
+        message.http_version,
+        message.remote_addr,
+    )
+
+
+def _step(options: Options, scheme: HmacProxy) -> Step:
+    """What verifies, as a route would have it."""
+    policy = Policy(
+        algorithms=frozenset(available() if options.any_digest else [options.digest]),
+        clock_skew=options.max_skew,
+        required=(),
+        require_date=bool(options.max_skew),
+        # For what is kept there is `Options.max_body`; the rest is only hashed.
+        max_body=2**63,
+    )
+    common = Common(HMACPROXY, "", "", False, False, frozenset())
+    return Step(cast(AuthPlugin, hmac_auth), hmac_auth.Config(scheme, policy, common), common, 0)
+
+
+def _upstream(options: Options) -> Upstream | None:
+    url = options.url
+    if not url.hostname:
+        return None
+    tls = url.scheme == "https"
+    port = url.port or (443 if tls else 80)
+    node = Node(f"{url.hostname}:{port}", url.hostname, port, 1, Target(url.hostname, port, tls))
+    return Upstream("upstream", (node,))
