@@ -52,7 +52,7 @@ _KEY: Final = "hmacproxy"
 
 
 class App(Gateway):
-    """One of the four modes, by what the options hold. `now` is Unix seconds; `started` is called once it serves."""
+    """One of the four modes, by what the options hold. `now` is Unix seconds."""
 
     def __init__(
         self,
@@ -60,23 +60,16 @@ class App(Gateway):
         *,
         now: Callable[[], float] = time.time,
         log: AccessLog | None = None,
-        started: Callable[[], None] = lambda: None,
     ) -> None:
         credential = Credential(_KEY, Consumer(_KEY, _KEY), hmac_auth.name, _KEY, lambda now: (options.secret,))
         directory = Snapshot(0, lookups=lookups({hmac_auth.name: {_KEY: credential}}))
-
-        def begin() -> None:
-            if log is not None:
-                log.start()
-            started()
-
         super().__init__(
             lambda: directory,
             RefusingStore(""),
             now=now,
             dialect=HMACPROXY,
             log=log,
-            started=begin,
+            started=None if log is None else log.start,
             stopped=None if log is None else log.stop,
         )
         self._options = options

@@ -52,10 +52,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 async def _serve(options: Options, listener: Listener) -> None:
-    def started() -> None:
-        print(options.start_line, flush=True)
-
-    app = App(options, log=AccessLog() if options.access_log else None, started=started)
+    app = App(options, log=AccessLog() if options.access_log else None)
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
 
@@ -66,8 +63,23 @@ async def _serve(options: Options, listener: Listener) -> None:
         loop.call_later(GRACE_SECONDS, os._exit, 0)
 
     serving = loop.create_task(serve(app, listener, stopping))
+    announcing = loop.create_task(_announce(options, listener))
     # `serve` sets its own, which know no second time and no end of patience.
     await asyncio.sleep(0)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     await serving
+    announcing.cancel()
+
+
+async def _announce(options: Options, listener: Listener) -> None:
+    """Say that it serves, once it does: whoever waits for the line may connect at once."""
+    while True:
+        try:
+            _, writer = await asyncio.open_connection(listener.host, listener.port)
+        except OSError:
+            await asyncio.sleep(0.01)
+            continue
+        writer.close()
+        print(options.start_line, flush=True)
+        return

@@ -1,0 +1,1 @@
+"""The command hmacproxy: flags, options, and its four modes as processes of their own."""
