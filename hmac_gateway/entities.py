@@ -152,6 +152,7 @@ class VersionedQuerySet(models.QuerySet[M]):
             for row in rows:
                 row.changed_at_version = version
                 row.derive()
+                row.seal()
             self.model.check_locked(rows, self.db)
             if update_conflicts and update_fields:
                 update_fields = {*update_fields, *self.model.derived, "changed_at_version", "updated_at"}
@@ -178,6 +179,9 @@ class Versioned(models.Model):
 
     def derive(self) -> None:
         """Set the columns that follow from others. Called before every write and every validation."""
+
+    def seal(self) -> None:
+        """Turn what must not be stored in clear into its sealed form. Called before every write, after validation."""
 
     @classmethod
     def check_locked(cls, rows: Sequence[Self], using: str) -> None:
@@ -233,6 +237,7 @@ class Versioned(models.Model):
         with transaction.atomic(using=using):
             self.changed_at_version = bump(using)
             self.derive()
+            self.seal()
             self.check_locked([self], using)
             super().save(force_insert=force_insert, force_update=force_update, using=using, update_fields=update_fields)
 

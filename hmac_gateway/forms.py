@@ -157,11 +157,19 @@ class PluginForm(EntityForm):
     """A plugin attached somewhere: the name is chosen among those that are available.
 
     A new one proposes more than the original's defaults: what hmac-auth should cover on most routes. Where another
-    plugin is chosen and the proposal was left as it is, that plugin's own is taken in its place.
+    plugin is chosen and the proposal was left as it is, that plugin's own is taken in its place. Secrets in the
+    configuration are shown masked, to readers too; a mask that is sent back leaves its secret as it is.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        from . import sealing
+
+        row: Any = self.instance
+        self._stored = row.name, row.config
+        row.config = sealing.shown(row.name, row.config)
+        if "config" in self.initial:
+            self.initial["config"] = row.config
         if "config" in self.fields:
             self.fields["config"].help_text = (
                 "{} takes the defaults of the original. What is proposed is for hmac-auth; left as it is, another "
@@ -183,13 +191,25 @@ class PluginForm(EntityForm):
             self.fields["name"] = forms.ChoiceField(choices=choices, label="Plugin")
 
     def clean(self) -> dict[str, Any]:
+        from . import sealing
+        from .core.errors import ConfigError
         from .plugins import ALL
         from .plugins.hmac_auth import PROPOSED
 
         cleaned = super().clean() or self.cleaned_data
-        plugin = ALL.get(cleaned.get("name", ""))
+        name = cleaned.get("name", "")
+        plugin = ALL.get(name)
         if self.instance._state.adding and plugin is not None and cleaned.get("config") == PROPOSED:
             cleaned["config"] = getattr(plugin, "PROPOSED", {})
+        before, stored = self._stored
+        if "config" not in self.fields:
+            row: Any = self.instance
+            row.config = stored
+        elif "config" in cleaned:
+            try:
+                cleaned["config"] = sealing.taken(name, cleaned["config"], stored if name == before else None)
+            except ConfigError as error:
+                self.add_error("config", str(error))
         return cleaned
 
 

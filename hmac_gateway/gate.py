@@ -11,9 +11,9 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
-from .core.credential import Consumer, Lookup
+from .core.credential import Consumer, Lookup, Secret
 from .core.errors import ConfigError, Rejected
 from .core.identity import NOBODY, BodyDigest, BodyRule, Carrier, Identity, MacRule, Replay, Verified
 from .core.message import SINGLETONS, Message
@@ -21,8 +21,8 @@ from .core.reasons import NEVER_ANONYMOUS, Reason
 from .core.trace import Trace
 from .core.words import row
 from .expr import compile_expr
-from .plugins import PLUGINS, RULES, get, multi_auth, validate_config
-from .plugins.base import AuthPlugin, Common, Facts, Quota, RulePlugin, Spent
+from .plugins import ALL, OUTGOING, PLUGINS, RULES, get, multi_auth, validate_config
+from .plugins.base import AuthPlugin, Common, Facts, OutgoingPlugin, Quota, RulePlugin, Spent
 
 
 class Directory(Protocol):
@@ -77,6 +77,30 @@ Rules = tuple[Rule, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class Outgoing:
+    """What signs a request on its way to the upstream, with its compiled configuration. `dialect`: of its refusals."""
+
+    plugin: OutgoingPlugin
+    config: Any
+    dialect: str = "apisix"
+    when: Callable[[Message], bool] | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingSet:
+    """What signs on one route, by plugin name (None: off). `above` and `scopes` are as in a RuleSet."""
+
+    own: Mapping[str, Outgoing | None] = field(default_factory=dict)
+    above: Mapping[str, Outgoing | None] = field(default_factory=dict)
+    scopes: tuple[str, ...] = ()
+
+    def of(self, name: str, overrides: Mapping[str, Mapping[str, Outgoing | None]], who: Identity) -> Outgoing | None:
+        """The plugin `name` for a caller, with the precedence of rules; `overrides` are a Snapshot's `outgoing`."""
+        merged = _merged(self.own, self.above, self.scopes, overrides, who.consumer)
+        return (self.own if merged is None else merged).get(name)
+
+
+@dataclass(frozen=True, slots=True)
 class RuleSet:
     """The rules of one route. `everywhere` are global and run first; `own` may be overridden by name (None: off).
 
@@ -119,14 +143,33 @@ def effective(rules: RuleSet, directory: Directory, identity: Identity) -> Rules
     overrides, consumer = directory.overrides, identity.consumer
     if not overrides or consumer is None:
         return rules.all
-    groups = overrides.get(f"group:{consumer.group_id}") if consumer.group_id else None
-    own = overrides.get(f"consumer:{consumer.id}")
-    if groups is None and own is None:
+    merged = _merged(rules.own, rules.above, rules.scopes, overrides, consumer)
+    if merged is None:
         return rules.all
-    merged = {**rules.own, **(groups or {}), **(own or {}), **rules.above}
-    for scope in rules.scopes:
-        merged.update(overrides.get(f"{scope} consumer:{consumer.id}", {}))
     return rules.everywhere + _ordered(rule for rule in merged.values() if rule is not None)
+
+
+T = TypeVar("T")
+
+
+def _merged(
+    own: Mapping[str, T],
+    above: Mapping[str, T],
+    scopes: tuple[str, ...],
+    overrides: Mapping[str, Mapping[str, T]],
+    consumer: Consumer | None,
+) -> Mapping[str, T] | None:
+    """A route's, replaced by name where the caller has some of its own; None where it has none."""
+    if consumer is None:
+        return None
+    groups = overrides.get(f"group:{consumer.group_id}") if consumer.group_id else None
+    callers = overrides.get(f"consumer:{consumer.id}")
+    if groups is None and callers is None:
+        return None
+    merged = {**own, **(groups or {}), **(callers or {}), **above}
+    for scope in scopes:
+        merged.update(overrides.get(f"{scope} consumer:{consumer.id}", {}))
+    return merged
 
 
 def judge(
@@ -165,24 +208,29 @@ def compile_plugin(
     priority: int | None = None,
     max_body: int | None = None,
     place: str = "",
-) -> Step | Rule:
+    secrets: Mapping[str, Secret | None] | None = None,
+) -> Step | Rule | Outgoing:
     """Check and compile one plugin's configuration; raises ConfigError naming the field.
 
     `priority` stands in for the plugin's own, which `_meta` may also change; `max_body` for a limit on bodies that
-    are read to be checked, where the configuration gives none; `place` names what the plugin is attached to.
+    are read to be checked, where the configuration gives none; `place` names what the plugin is attached to; `secrets`
+    are the opened ones by field, where `config` has masks in their place.
     """
     validate_config(name, config, dialect)
+    if max_body is not None and "max_req_body_size" in ALL[name].config_schema[dialect]["properties"]:
+        config = {"max_req_body_size": max_body, **config}
     meta = config.get("_meta") or {}
     when = compile_expr(meta["filter"]) if meta.get("filter") else None
     response = meta.get("error_response")
+    outgoing = OUTGOING.get(name)
+    if outgoing is not None:
+        return Outgoing(outgoing, outgoing.compile(config, dialect, secrets), dialect, when)
     rule = RULES.get(name)
     if rule is not None:
         order = priority if priority is not None else meta.get("priority", rule.priority[dialect])
         scope = f"{place}:{name}:{hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]}"
         return Rule(rule, rule.compile(config, dialect), order, scope, when, response)
     plugin = get(name)
-    if max_body is not None and "max_req_body_size" in plugin.config_schema[dialect]["properties"]:
-        config = {"max_req_body_size": max_body, **config}
     compiled = plugin.compile(config, dialect)
     order = priority if priority is not None else meta.get("priority", plugin.priority[dialect])
     return Step(plugin, compiled, plugin.common(compiled), order, when, response)
@@ -190,7 +238,7 @@ def compile_plugin(
 
 def compile_step(name: str, config: Mapping[str, Any], dialect: str = "apisix", *, max_body: int | None = None) -> Step:
     """`compile_plugin` for what must be an authentication method."""
-    if name in RULES:
+    if name in RULES or name in OUTGOING:
         raise ConfigError("plugin", name, f"one of {', '.join(sorted(PLUGINS))}")
     made = compile_plugin(name, config, dialect, max_body=max_body)
     assert isinstance(made, Step)

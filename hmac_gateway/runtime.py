@@ -259,6 +259,7 @@ class Runtime:
                 compiled_at=now,
                 upstreams=compiler.upstreams,
                 overrides=compiler.overrides,
+                outgoing=compiler.outgoing,
             )
         )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from .core.credential import Consumer, Credential, Lookup
-from .gate import Pipeline, Rule
+from .gate import Outgoing, Pipeline, Rule
 from .routing import Router
 
 
@@ -49,6 +49,8 @@ class Snapshot:
     require_same_consumer: bool = True
     #: Rules of consumers and consumer groups by plugin name, under `consumer:<id>` and `group:<id>`.
     overrides: Mapping[str, Mapping[str, Rule | None]] = field(default_factory=dict)
+    #: What signs the requests of consumers and consumer groups, in the same way.
+    outgoing: Mapping[str, Mapping[str, Outgoing | None]] = field(default_factory=dict)
     compiled_at: float = 0.0
     #: The proxy's compiled upstreams by id; opaque here.
     upstreams: Mapping[str, object] = field(default_factory=dict)

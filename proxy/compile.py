@@ -11,11 +11,12 @@ from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any, Final
 
+from hmac_gateway import sealing
 from hmac_gateway.conf import conf
 from hmac_gateway.core.errors import ConfigError
 from hmac_gateway.expr import compile_expr
-from hmac_gateway.gate import NO_RULES, Pipeline, Rule, RuleSet, Step, compile_plugin, pipeline
-from hmac_gateway.plugins import public_api
+from hmac_gateway.gate import NO_RULES, Outgoing, OutgoingSet, Pipeline, Rule, RuleSet, Step, compile_plugin, pipeline
+from hmac_gateway.plugins import OUTGOING, RULES, public_api
 from hmac_gateway.routing import Route, Router, host_of
 from hmac_gateway.routing_kong import Entry, KongRouter
 
@@ -24,6 +25,8 @@ from .exchange import Keepalive, Target, Timeouts
 from .plan import Forward, Node, Upstream
 
 Row = Mapping[str, Any]
+#: A compiled plugin; None for one that `_meta.disable` switches off.
+Made = Step | Rule | Outgoing | None
 Rows = Mapping[str, Mapping[Any, Row]]
 Changes = Mapping[str, set[Any]]
 
@@ -39,12 +42,13 @@ class Compiler:
 
     def __init__(self) -> None:
         # Validating and freezing a plugin is the costly part: kept while its row is the same object.
-        self._plugins: dict[Any, tuple[Row, Step | Rule]] = {}
+        self._plugins: dict[Any, tuple[Row, Made]] = {}
         self.routes = Router()
         self.site = Router()
         self.upstreams: dict[str, Upstream] = {}
         self.global_pipelines: dict[str, Pipeline] = {}
         self.overrides: dict[str, dict[str, Rule | None]] = {}
+        self.outgoing: dict[str, dict[str, Outgoing | None]] = {}
 
     def update(self, rows: Rows, now: float) -> None:
         """Compile everything that has not expired at `now` (Unix seconds). Raises ConfigError naming the row."""
@@ -70,6 +74,9 @@ class Compiler:
         everywhere = [made for row in bundles for made in self._at(places, f"bundle:{row['id']}").values() if made]
         first = pipeline(step for step in everywhere if isinstance(step, Step))
         first_rules = [rule for rule in everywhere if isinstance(rule, Rule)]
+        # Of several signatures the most specific one is made: a global one, too, gives way.
+        first_outgoing = {made.plugin.name: made for made in everywhere if isinstance(made, Outgoing)}
+        self._override(places)
         routes: tuple[list[Route], list[Entry]] = ([], [])
         site: tuple[list[Route], list[Entry]] = ([], [])
         for key, row in alive["route"].items():
@@ -89,7 +96,7 @@ class Compiler:
                 if entry is not None:
                     kong_routes.append(entry)
                 continue
-            made: dict[str, Step | Rule | None] = {}
+            made: dict[str, Made] = {}
             if service is not None:
                 made |= self._at(places, f"service:{service['id']}")
             if row["plugin_config_id"]:
@@ -99,17 +106,36 @@ class Compiler:
             steps = first + pipeline(step for step in made.values() if isinstance(step, Step))
             own = _rules(made)
             rules = RuleSet.of(first_rules, own) if first_rules or own else NO_RULES
-            apisix_routes.append(_named(f"route {key}", _route, row, service, steps, rules, known))
+            outgoing = self._outgoing({**first_outgoing, **_outgoing(made)})
+            apisix_routes.append(_named(f"route {key}", _route, row, service, steps, rules, known, outgoing))
         self.routes, self.site = (Router(apisix, KongRouter(entries)) for apisix, entries in (routes, site))
         self.upstreams = upstreams
         self.global_pipelines = {"apisix": first}
-        self.overrides = {}
+
+    def _override(self, places: Mapping[str, list[Row]]) -> None:
+        """What consumers and groups have of their own."""
+        self.overrides, self.outgoing = {}, {}
         for place in places:
             last = place.rpartition(" ")[2]
-            if last.startswith(("consumer:", "group:")):
-                self.overrides[place] = _rules(self._at(places, place))
-                # Who has rules only together with a route or a service is found as well.
+            if not last.startswith(("consumer:", "group:")):
+                continue
+            made = self._at(places, place)
+            # Who has some only together with a route or a service is found as well.
+            if rules := _rules(made):
+                self.overrides[place] = rules
                 self.overrides.setdefault(last, {})
+            if outgoing := _outgoing(made):
+                self.outgoing[place] = outgoing
+                self.outgoing.setdefault(last, {})
+
+    def _outgoing(
+        self,
+        own: Mapping[str, Outgoing | None],
+        above: Mapping[str, Outgoing | None] | None = None,
+        scopes: tuple[str, ...] = (),
+    ) -> OutgoingSet | None:
+        """What a route has to look for when it sends; None where nobody has anything."""
+        return OutgoingSet(own, above or {}, scopes) if any(own.values()) or self.outgoing else None
 
     def _kong_route(
         self, row: Row, service: Row | None, places: Mapping[str, list[Row]], upstreams: compile_kong.Upstreams
@@ -118,23 +144,25 @@ class Compiler:
         scopes = [f"route:{row['id']}"]
         if service is not None:
             scopes = [f"service:{service['id']}", *scopes, f"route:{row['id']} service:{service['id']}"]
-        made: dict[str, Step | Rule | None] = self._at(places, "global")
+        made: dict[str, Made] = self._at(places, "global")
         if row["plugin_config_id"]:
             made |= self._at(places, f"bundle:{row['plugin_config_id']}")
         for scope in scopes:
             made |= self._at(places, scope)
         # Together, a route and a service stand above a consumer.
-        above = _rules(self._at(places, scopes[-1])) if service is not None else {}
+        above = self._at(places, scopes[-1]) if service is not None else {}
         steps = pipeline(step for step in made.values() if isinstance(step, Step))
-        rules = RuleSet.of((), _rules(made), above, tuple(scopes))
+        rules = RuleSet.of((), _rules(made), _rules(above), tuple(scopes))
+        outgoing = self._outgoing(_outgoing(made), _outgoing(above), tuple(scopes))
         leads_to = None if row["this_site"] else upstreams.of(service, row)
-        return compile_kong.entry(row, service, steps, rules, leads_to, _timeouts(row, service), _methods(row))
+        timeouts, methods = _timeouts(row, service), _methods(row)
+        return compile_kong.entry(row, service, steps, rules, leads_to, timeouts, methods, outgoing)
 
-    def _at(self, places: Mapping[str, list[Row]], place: str) -> dict[str, Step | Rule | None]:
+    def _at(self, places: Mapping[str, list[Row]], place: str) -> dict[str, Made]:
         """Plugins at one place, by name; None for one that `_meta.disable` switches off."""
         return {row["name"]: self._made(row) for row in places.get(place, ()) if row["enabled"]}
 
-    def _made(self, row: Row) -> Step | Rule | None:
+    def _made(self, row: Row) -> Made:
         meta = row["config"].get("_meta") or {}
         if meta.get("disable"):
             return None
@@ -145,8 +173,14 @@ class Compiler:
         return kept[1]
 
 
-def _rules(made: Mapping[str, Step | Rule | None]) -> dict[str, Rule | None]:
-    return {name: rule for name, rule in made.items() if not isinstance(rule, Step)}
+def _rules(made: Mapping[str, Made]) -> dict[str, Rule | None]:
+    """The rules among plugins, with those that are switched off."""
+    return {name: rule for name, rule in made.items() if name in RULES and isinstance(rule, Rule | None)}
+
+
+def _outgoing(made: Mapping[str, Made]) -> dict[str, Outgoing | None]:
+    """What signs, in the same way."""
+    return {name: one for name, one in made.items() if name in OUTGOING and isinstance(one, Outgoing | None)}
 
 
 def _over(row: Row, now: float) -> bool:
@@ -172,14 +206,16 @@ def _named(what: str, build: Any, *args: Any) -> Any:
         raise ConfigError(what, str(error)[:200], "a row that can be compiled") from error
 
 
-def _compile_plugin(row: Row) -> Step | Rule:
+def _compile_plugin(row: Row) -> Step | Rule | Outgoing:
+    config, secrets = sealing.opened(row["name"], row["config"], f"plugin {row['name']} at {row['place']}")
     return compile_plugin(
         row["name"],
-        row["config"],
+        config,
         row["dialect"],
         priority=row["priority"],
         max_body=conf.max_body,
         place=row["place"],
+        secrets=secrets,
     )
 
 
@@ -257,7 +293,12 @@ def _wire(path: str) -> str:
 
 
 def _route(
-    row: Row, service: Row | None, steps: Pipeline, rules: RuleSet, upstreams: Mapping[str, Upstream | None]
+    row: Row,
+    service: Row | None,
+    steps: Pipeline,
+    rules: RuleSet,
+    upstreams: Mapping[str, Upstream | None],
+    outgoing: OutgoingSet | None,
 ) -> Route:
     if row["dialect"] != "apisix":
         raise ConfigError("dialect", row["dialect"], "apisix or kong")
@@ -293,7 +334,7 @@ def _route(
         order=(row["created_at"], row["id"]),
         pipeline=steps,
         rules=rules,
-        target=Forward(upstream if local is None else None, timeouts, prefix, local),
+        target=Forward(upstream if local is None else None, timeouts, prefix, local, outgoing=outgoing),
     )
 
 

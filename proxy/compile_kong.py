@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from hmac_gateway.core.errors import ConfigError
-from hmac_gateway.gate import Pipeline, RuleSet
+from hmac_gateway.gate import OutgoingSet, Pipeline, RuleSet
 from hmac_gateway.routing import Route
 from hmac_gateway.routing_kong import Entry, Path, Variant, condition
 
@@ -151,6 +151,7 @@ def entry(
     leads_to: Upstream | None,
     timeouts: Timeouts,
     methods: frozenset[str],
+    outgoing: OutgoingSet | None,
 ) -> Entry | None:
     """A route's part in the competition; None for one that only streams could match."""
     if not serves_http(row["protocols"]):
@@ -178,7 +179,7 @@ def entry(
 
     def leading(path: Path) -> Route:
         rewrite = Rewrite(base, row["strip_path"], path, row["path_handling"] == "v1")
-        return replace(route, target=Forward(leads_to, timeouts, rewrite=rewrite))
+        return replace(route, target=Forward(leads_to, timeouts, rewrite=rewrite, outgoing=outgoing))
 
     # A route that was matched without a path is treated as one whose path is a slash.
     return Entry(

@@ -28,6 +28,7 @@ from .exchange import (
     status_of,
 )
 from .plan import Node, Upstream, host_header, request_head
+from .signing import Signature
 from .sync_transport import SyncConnection, SyncPool
 
 
@@ -53,7 +54,7 @@ class Upload(Protocol):
 class Plan(NamedTuple):
     """What is sent, the same for every node that is tried: target and lines as `plan` makes them.
 
-    `identity` may decide on the node.
+    `identity` may decide on the node; `signature` is made anew for each.
     """
 
     upstream: Upstream
@@ -61,6 +62,7 @@ class Plan(NamedTuple):
     target: str
     lines: str
     identity: Identity = NOBODY
+    signature: Signature | None = None
 
 
 class Forwarder:
@@ -90,7 +92,7 @@ class Forwarder:
         if the body can be sent again. Raises TransportError, or what reading the body raises; then no connection is
         left open.
         """
-        upstream, timeouts, target, lines, identity = plan
+        upstream, timeouts, target, lines, identity, signature = plan
         began = time.monotonic()
         tried: list[str] = []
         fresh = False
@@ -120,7 +122,8 @@ class Forwarder:
                     failed.append(status_of(error))
                     fresh = False
                     continue
-            head = request_head(message, target, host_header(message, upstream, node), lines)
+            make = request_head if signature is None else signature.head
+            head = make(message, target, host_header(message, upstream, node), lines)
             try:
                 response = _sent(connection, head, message.method, timeouts, upload)
             except UpstreamBroken as error:

@@ -11,6 +11,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from contextlib import nullcontext
 from typing import Any, Final, Protocol
 
 from hmac_gateway.adapters.auth_request import PATH as AUTH_PATH
@@ -21,7 +22,7 @@ from hmac_gateway.core.message import Message
 from hmac_gateway.core.reasons import Reason
 from hmac_gateway.core.words import Answer, answer, row
 from hmac_gateway.counters import CounterStore, MemoryCounter
-from hmac_gateway.gate import NO_RULES, Admission, check
+from hmac_gateway.gate import NO_RULES, Admission, Outgoing, check
 from hmac_gateway.logs import AccessLog
 from hmac_gateway.routing import Route
 from hmac_gateway.schemes import key_id_of
@@ -47,6 +48,7 @@ from .plan import (
     returned_headers,
     upstream_status,
 )
+from .signing import Signature, signer_of, too_large
 from .spool import Spool
 from .transport import (
     ConnectFailed,
@@ -500,6 +502,7 @@ class Gateway:
         peer: Peer,
         spool: Spool | None,
         send: Send,
+        signature: Signature | None = None,
     ) -> None:
         forward: Forward = route.target
         upstream = forward.upstream
@@ -511,6 +514,13 @@ class Gateway:
                 await self._give(exchange, own, send)
             return
         message = exchange.message
+        if forward.outgoing is not None and signature is None:
+            snapshot = self._snapshot()
+            assert snapshot is not None  # a request was admitted by one
+            signer = signer_of(forward.outgoing, message, admission.identity, snapshot.outgoing)
+            if signer is not None:
+                await self._signed(exchange, route, admission, peer, spool, send, signer)
+                return
         framing = await self._framing(exchange, spool)
         try:
             # The console's cookies come here too where it has the same host: cookies ignore ports.
@@ -526,7 +536,9 @@ class Gateway:
         began = time.perf_counter()
         failed: list[int] = []
         try:
-            response = await self._exchange(exchange, upstream, forward.timeouts, target, lines, framing, spool, failed)
+            response = await self._exchange(
+                exchange, upstream, forward.timeouts, target, lines, framing, spool, failed, signature
+            )
         except TransportError as error:
             exchange.upstream_seconds = time.perf_counter() - began
             if exchange.turn is not None and (exchange.left or isinstance(error, ReadTimeout | SendTimeout)):
@@ -546,6 +558,38 @@ class Gateway:
             response.headers = [*(pair for pair in response.headers if pair[0] != name), (name, said.encode())]
         await self._relay(exchange, response, send)
 
+    async def _signed(
+        self,
+        exchange: Exchange,
+        route: Route,
+        admission: Admission,
+        peer: Peer,
+        spool: Spool | None,
+        send: Send,
+        signer: Outgoing | Rejected,
+    ) -> None:
+        """Go on with a signature; where it covers the body, that is read whole before anything is sent."""
+        if isinstance(signer, Rejected):
+            await self._refuse(exchange, signer, send)
+            return
+        if not signer.config.body:
+            await self._forward(exchange, route, admission, peer, spool, send, Signature(signer, self._now))
+            return
+        with Spool([], self._spool_memory) if spool is None else nullcontext(spool) as whole:
+            if spool is None:
+                size, limit = exchange.message.content_length or 0, signer.config.max_body
+                if size <= limit:
+                    async for chunk in self._body(exchange):
+                        whole.write(chunk)
+                        if whole.size > limit:
+                            break
+                    size = whole.size
+                if size > limit:
+                    await self._refuse(exchange, too_large(signer, size), send)
+                    return
+            signature = Signature(signer, self._now, whole.pieces, whole.size)
+            await self._forward(exchange, route, admission, peer, whole, send, signature)
+
     async def _exchange(
         self,
         exchange: Exchange,
@@ -556,6 +600,7 @@ class Gateway:
         framing: str,
         spool: Spool | None,
         failed: list[int],
+        signature: Signature | None = None,
     ) -> Response:
         """Send the request and wait for the response head, on another node or connection where that is safe.
 
@@ -596,7 +641,13 @@ class Gateway:
             exchange.connection = connection
             if exchange.left:
                 raise ClientLeft
-            head = request_head(message, target, host_header(message, upstream, node), lines)
+            host = host_header(message, upstream, node)
+            if signature is None:
+                head = request_head(message, target, host, lines)
+            elif not signature.slow:
+                head = signature.head(message, target, host, lines)
+            else:
+                head = await asyncio.to_thread(signature.head, message, target, host, lines)
             connection.start(head, method=message.method, timeouts=timeouts, body_follows=body)
             try:
                 if not body:

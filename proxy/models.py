@@ -21,6 +21,7 @@ from hmac_gateway.core.errors import ConfigError
 from hmac_gateway.defaults import http_and_https, new_key
 from hmac_gateway.entities import Entity, KeyedEntity, Versioned, are_keys_known, refuse_taken
 from hmac_gateway.expr import compile_expr
+from hmac_gateway.models import ConfigVersion
 
 SCHEMES = ("http", "https", "grpc", "grpcs")
 BALANCERS = ("roundrobin", "chash", "least_conn", "ewma")
@@ -429,6 +430,16 @@ class Plugin(Entity):
         ]
         self.place = " ".join(parts) or "global"
 
+    def seal(self) -> None:
+        # Imported late: the engine's plugins are not needed to load the models.
+        from hmac_gateway import sealing
+
+        config = sealing.sealed(self.name, self.config)
+        if config is not self.config:
+            # Makes the canary on the first secret.
+            ConfigVersion.sealed()
+            self.config = config
+
     def clean(self) -> None:
         super().clean()
         self.derive()
@@ -471,6 +482,7 @@ class Plugin(Entity):
 
     def _check_config(self, problems: validators.Problems) -> None:
         # Imported late: the engine's plugins are not needed to load the models.
+        from hmac_gateway import sealing
         from hmac_gateway.plugins import ALL, multi_auth, validate_config
 
         available = conf.plugins_available
@@ -479,7 +491,7 @@ class Plugin(Entity):
             problems.add("name", self.name, "one of " + ", ".join(known))
         else:
             try:
-                validate_config(self.name, self.config, self.dialect)
+                validate_config(self.name, sealing.checkable(self.name, self.config), self.dialect)
             except ConfigError as error:
                 problems.say("config", str(error))
                 return

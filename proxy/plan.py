@@ -14,7 +14,7 @@ from hmac_gateway.core.arguments import without_arguments, without_cookies
 from hmac_gateway.core.identity import Carrier, Identity
 from hmac_gateway.core.message import Message, split_target
 from hmac_gateway.core.paths import decoded
-from hmac_gateway.gate import Rule
+from hmac_gateway.gate import OutgoingSet, Rule
 from hmac_gateway.routing import host_of
 
 from .exchange import Keepalive, Target, Timeouts
@@ -108,6 +108,7 @@ class Forward:
 
     `local` is the rule `public-api`, whose route the gateway answers itself; such a route has no upstream here.
     `rewrite` is Kong's way from the request's path to the upstream's, on routes of its dialect.
+    `outgoing` are what may sign what goes there, None where nothing does for anybody.
     """
 
     upstream: Upstream | None
@@ -115,6 +116,7 @@ class Forward:
     strip_prefix: str = ""
     local: Rule | None = None
     rewrite: Rewrite | None = None
+    outgoing: OutgoingSet | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ from hmac_gateway.adapters.django import (
     protect_response,
     refusal,
     request_id_of,
+    spool_body,
 )
 from hmac_gateway.conf import conf
 from hmac_gateway.core.errors import Rejected
@@ -40,7 +41,7 @@ from hmac_gateway.core.identity import Carrier
 from hmac_gateway.core.message import Message, split_target
 from hmac_gateway.core.reasons import Reason
 from hmac_gateway.core.words import Answer
-from hmac_gateway.gate import Admission
+from hmac_gateway.gate import Admission, Outgoing
 from hmac_gateway.routing import Route
 from hmac_gateway.snapshot import Snapshot
 
@@ -49,6 +50,7 @@ from .answers import Body, UpstreamResponse
 from .exchange import TransportError, status_of
 from .forwarding import Plan, forwarder
 from .plan import UPSTREAM_STATUS, BadTarget, Forward, Peer, forwarded_target, header_lines, upstream_status
+from .signing import Signature, signer_of, too_large
 
 #: How much of a request body is read at once, in bytes.
 CHUNK: Final = 64 * 1024
@@ -147,6 +149,13 @@ def _forwarded(
     if not asynchronous and message.content_length is None and message.get("transfer-encoding") is not None:
         return Rejected(Reason.LENGTH_REQUIRED, dialect=conf.dialect)
     upload = _Upload(request, message)
+    signature: Signature | None = None
+    if forward.outgoing is not None:
+        signer = signer_of(forward.outgoing, message, admission.identity, snapshot.outgoing)
+        found = _signature(signer, upload) if isinstance(signer, Outgoing) else signer
+        if isinstance(found, Rejected):
+            return found
+        signature = found
     try:
         # What makes somebody a user of this site is not the upstream's business.
         hidden = admission.hidden | _own_cookies() if message.get("cookie") is not None else admission.hidden
@@ -157,7 +166,7 @@ def _forwarded(
     peer = Peer(int(port) if port.isascii() and port.isdigit() else 80, site.is_trusted(message.remote_addr))
     request_id = request_id_of(request)
     lines = header_lines(message, admission.identity, hidden, peer, request_id, upload.framing, forward.rewrite)
-    plan = Plan(upstream, forward.timeouts, target, lines, admission.identity)
+    plan = Plan(upstream, forward.timeouts, target, lines, admission.identity, signature)
     failed: list[int] = []
     try:
         connection, response = forwarder().exchange(message, plan, upload, failed)
@@ -182,6 +191,19 @@ def _forwarded(
     for name, value in access_of(request).headers.items():
         answer[name] = value
     return answer
+
+
+def _signature(signer: Outgoing, upload: _Upload) -> Signature | Rejected:
+    """How a request is to be signed; a body that the signature covers is read whole."""
+    if not signer.config.body:
+        return Signature(signer, time.time)
+    limit = signer.config.max_body
+    size = upload.size if upload.size > limit else upload.spool(limit)
+    if isinstance(size, Rejected):
+        return size
+    if size > limit:
+        return too_large(signer, size)
+    return Signature(signer, time.time, upload.pieces)
 
 
 def _given(request: HttpRequest, own: Answer, route: Route) -> HttpResponseBase:
@@ -246,6 +268,18 @@ class _Upload:
             announced = message.content_length is not None
         self._stream = stream
         self.framing = f"content-length: {self.size}\r\n" if announced else ""
+
+    def spool(self, limit: int) -> int | Rejected:
+        """Have the whole body at hand, at most `limit` bytes of it; its size, or why it is not there."""
+        if self.repeatable:
+            return int(self.size)
+        size = spool_body(self._request, limit)
+        if isinstance(size, Rejected) or size > limit:
+            return size
+        self._stream, self.repeatable = cast(Any, self._request)._stream, True
+        if size < self.size:
+            return Rejected(Reason.MALFORMED, dialect=conf.dialect, detail="the body broke off")
+        return size
 
     def pieces(self) -> Iterator[bytes]:
         """The body's chunks; raises BrokenOff, or Django's UnreadablePostError, when the client breaks off."""

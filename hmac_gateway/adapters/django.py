@@ -27,7 +27,7 @@ from django.utils.cache import patch_vary_headers
 from .. import site
 from ..conf import conf, setting
 from ..core.errors import Rejected
-from ..core.identity import NOBODY, Carrier, Identity
+from ..core.identity import NOBODY, BodyDigest, Carrier, Identity
 from ..core.message import Message
 from ..core.paths import ambiguity
 from ..core.reasons import Reason
@@ -398,16 +398,27 @@ def _body(request: HttpRequest, admission: Admission) -> Rejected | None:
         for digest in digests:
             digest.feed(whole)
         return admission.finish(digests)
+    size = spool_body(request, admission.limit, digests)
+    if isinstance(size, Rejected):
+        return size
+    return admission.too_large(size) if size > admission.limit else admission.finish(digests)
+
+
+def spool_body(request: HttpRequest, limit: int, digests: Sequence[BodyDigest] = ()) -> int | Rejected:
+    """Read a whole body that nobody has begun to read, feed it to the digests, and put it back unread; its size.
+
+    Reading stops where more than `limit` bytes have come; refused where the body broke off.
+    """
     spool: IO[bytes] = tempfile.SpooledTemporaryFile(conf.spool_memory, prefix="hmac-gateway-")  # noqa: SIM115
     # Closed with the request, whoever holds it last: views may go on reading while they stream.
     weakref.finalize(request, spool.close)
-    limit, size = admission.limit, 0
+    size = 0
     while chunk := _piece(request):
         if isinstance(chunk, Rejected):
             return chunk
         size += len(chunk)
         if size > limit:
-            return admission.too_large(size)
+            return size
         for digest in digests:
             digest.feed(chunk)
         spool.write(chunk)
@@ -417,7 +428,7 @@ def _body(request: HttpRequest, admission: Admission) -> Rejected | None:
     unread._read_started = False
     if "wsgi.input" in request.META:
         request.META["wsgi.input"] = spool
-    return admission.finish(digests)
+    return size
 
 
 def _piece(request: HttpRequest) -> bytes | Rejected:

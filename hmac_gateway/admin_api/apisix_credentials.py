@@ -14,15 +14,13 @@ from typing import Any, Final
 from django.apps import apps
 
 from .. import crypto, references
-from ..core.credential import is_reference
+from ..core.credential import MASK, is_reference
 from ..plugins import PLUGINS, credential_problem, sealed_field
 from .apisix_plugins import available, check, is_auth, schema_error, show_plugins, write_plugins
 from .errors import ApiError, refuse
 from .fields import Doc
 from .writing import Writer
 
-#: What stands in answers where a secret is.
-MASK: Final = "********"
 _PREFIX: Final = "invalid plugins configuration: "
 
 

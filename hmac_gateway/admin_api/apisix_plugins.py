@@ -1,7 +1,7 @@
 """APISIX's `plugins` map ↔ Plugin rows, and the words that refuse a plugin's configuration.
 
 Used by `apisix_resources` (routes, services, bundles, groups, global rules) and `apisix_credentials`. A plugin's
-configuration is stored as it was sent; a row keeps its key as long as the plugin stays attached.
+configuration is stored as it was sent, its secrets sealed; a row keeps its key as long as the plugin stays attached.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from typing import Any
 from django.apps import apps
 from django.db import models
 
+from .. import sealing
 from ..conf import conf
+from ..core.credential import MASK
 from ..core.errors import ConfigError
-from ..plugins import ALL, META_SCHEMA, validate_config
+from ..plugins import ALL, META_SCHEMA, secret_fields, validate_config
 from ..plugins.fields import Worded
 from ..schema import apisix_text, problem
-from .errors import refuse
+from .errors import ApiError, refuse
 from .fields import Doc, same
 from .writing import Writer
 
@@ -50,16 +52,22 @@ def check(name: str, config: Any) -> None:
     """Refuse (ApiError) what may not stand on a route, service, bundle, group, or globally."""
     plugin = available(name)
     if not isinstance(config, dict):
-        raise refuse(f"invalid plugin conf {json.dumps(config)} for plugin [{name}]")
+        given = json.dumps(MASK if secret_fields(name) else config)
+        raise refuse(f"invalid plugin conf {given} for plugin [{name}]")
     if text := schema_error(name, config, plugin.config_schema["apisix"]):
         raise refuse(text)
     try:
+        sealing.check(name, config)
         validate_config(name, config, "apisix")
     except ConfigError as error:
         if error.field == "_meta.filter":
             raise refuse(f"failed to validate the 'vars' expression: {error}") from None
-        why = error.text if isinstance(error, Worded) else str(error)
-        raise refuse(f"failed to check the configuration of plugin {name} err: {why}") from None
+        raise _refused(name, error) from None
+
+
+def _refused(name: str, error: ConfigError) -> ApiError:
+    why = error.text if isinstance(error, Worded) else str(error)
+    return refuse(f"failed to check the configuration of plugin {name} err: {why}")
 
 
 @dataclass(frozen=True)
@@ -103,7 +111,10 @@ class PluginsPart:
 
 
 def write_plugins(row: models.Model, owner: str, wanted: Mapping[str, Any], writer: Writer) -> None:
-    """Attach exactly `wanted` to `row`, besides plugins of another dialect. Raises ValidationError."""
+    """Attach exactly `wanted` to `row`, besides plugins of another dialect. Raises ApiError, ValidationError.
+
+    Sets `row.secret_changed` where a secret is another one than before.
+    """
     model: Any = apps.get_model("hmac_proxy.Plugin")
     present = {plugin.name: plugin for plugin in writer.below("hmac_proxy.Plugin", row, **{owner: row})}
     for name in present.keys() - wanted.keys():
@@ -111,6 +122,13 @@ def write_plugins(row: models.Model, owner: str, wanted: Mapping[str, Any], writ
             present[name].delete()
     for name, config in wanted.items():
         plugin = present.get(name)
+        stored = None if plugin is None else plugin.config
+        try:
+            config = sealing.taken(name, config, stored)
+        except ConfigError as error:
+            raise _refused(name, error) from None
+        if not sealing.same(name, config, stored):
+            row.secret_changed = True  # type: ignore[attr-defined]
         if plugin is not None and plugin.enabled and plugin.dialect == "apisix" and same(plugin.config, config):
             continue
         if plugin is None:
@@ -120,12 +138,15 @@ def write_plugins(row: models.Model, owner: str, wanted: Mapping[str, Any], writ
 
 
 def show_plugins(row: Any) -> Doc:
-    """The configurations attached to `row`, by name. One that the console switched off says so in `_meta`."""
+    """The configurations attached to `row`, by name, secrets masked.
+
+    One that the console switched off says so in `_meta`.
+    """
     found: Doc = {}
     for plugin in sorted(row.plugins.all(), key=lambda plugin: (plugin.created_at, plugin.name)):
         if plugin.dialect != "apisix":
             continue
-        config = plugin.config if isinstance(plugin.config, dict) else {}
+        config = sealing.shown(plugin.name, plugin.config) if isinstance(plugin.config, dict) else {}
         if not plugin.enabled:
             meta = config.get("_meta")
             config = {**config, "_meta": {**(meta if isinstance(meta, dict) else {}), "disable": True}}

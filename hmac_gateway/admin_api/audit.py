@@ -13,10 +13,10 @@ from typing import Any, Final
 
 from django.db import models
 
+from ..core.credential import MASK
 from ..models import AuditEvent
 
 _STAMPS = frozenset(["create_time", "update_time"])
-_MASK: Final = "********"
 #: Names under which plugins, health checks and metadata keep what must not be read.
 _SECRET: Final = re.compile(r"secret|passw|private|token|credential|authorization|api[_-]?key", re.IGNORECASE)
 _HEADERS: Final = re.compile(r"headers\Z", re.IGNORECASE)
@@ -55,19 +55,19 @@ def masked(value: Any, name: str = "") -> Any:
     """A JSON value without what may be a secret; `name` is the key it stands under."""
     if isinstance(value, Mapping):
         if _HEADERS.search(name):
-            return dict.fromkeys(value, _MASK)
+            return dict.fromkeys(value, MASK)
         # What stands inside of a secret is one.
         return {key: masked(item, name if _SECRET.search(name) else key) for key, item in value.items()}
     if isinstance(value, list):
         if _HEADERS.search(name):
             # Names of headers, or "name: value".
-            return [re.sub(r":.*", f": {_MASK}", item, flags=re.S) if isinstance(item, str) else item for item in value]
+            return [re.sub(r":.*", f": {MASK}", item, flags=re.S) if isinstance(item, str) else item for item in value]
         return [masked(item, name) for item in value]
     if isinstance(value, bool) or value is None or value == "":
         return value
     if _SECRET.search(name) and not (isinstance(value, str) and value.startswith("$env://")):
-        return _MASK
-    return _USERINFO.sub(_MASK, value) if isinstance(value, str) else value
+        return MASK
+    return _USERINFO.sub(MASK, value) if isinstance(value, str) else value
 
 
 def record(

@@ -1,7 +1,8 @@
 """Kong's plugins ↔ Plugin rows of Kong's dialect. Each plugin's own schema says what its `config` may hold.
 
 The schemas are the engine's (`config_schema["kong"]`, JSON Schema); `spec_of` reads one as Kong's admin API would
-declare it, so that refusals have Kong's reasons. What no schema says, the plugin's `compile` does.
+declare it, so that refusals have Kong's reasons. What no schema says, the plugin's `compile` does. Secrets inside of a
+configuration are stored sealed and shown masked; the mask sent back leaves them as they are.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Final
 
+from .. import sealing
 from ..conf import conf
 from ..core.errors import ConfigError
 from ..plugins import ALL, PLUGINS, validate_config
 from .kong_entity import Doc, Entity, Fields, Unique, common, key_of, reference
+from .kong_errors import schema_violation
 from .kong_formats import HTTP_PROTOCOLS, ID, NAME, STAMP, TAGS, flag, foreign, protocols
 from .kong_spec import NULL_ONLY, Spec, default_of
 
@@ -124,14 +127,20 @@ def check_config(doc: Doc) -> Mapping[str, Any] | None:
     """What the plugin itself says of its configuration."""
     if {"name", "config"} & doc["@errors"].keys():
         return None
+    config = stored(doc["config"])
     try:
-        validate_config(doc["name"], stored(doc["config"]), "kong")
+        sealing.check(doc["name"], config)
+        validate_config(doc["name"], config, "kong")
     except ConfigError as error:
-        reason: Any = f"expected {error.allowed}"
-        for part in reversed(error.field.split(".")):
-            reason = {part: reason}
-        return {"config": reason}
+        return _reasons(error)
     return None
+
+
+def _reasons(error: ConfigError) -> dict[str, Any]:
+    reason: Any = f"expected {error.allowed}"
+    for part in reversed(error.field.split(".")):
+        reason = {part: reason}
+    return {"config": reason}
 
 
 def stored(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,20 +155,25 @@ def place_of(doc: Doc) -> str:
 
 
 def fill(row: Any, doc: Doc) -> None:
-    """Set the columns."""
+    """Set the columns. Raises KongError for a mask that stands for no stored secret."""
     row.dialect = "kong"
+    before = row.config if row.name == doc["name"] else None
     for name in ("name", "instance_name", "enabled"):
         setattr(row, name, doc[name])
     for scope in SCOPES:
         setattr(row, f"{scope}_id", key_of(doc, scope))
-    row.config = stored(doc["config"])
+    try:
+        row.config = sealing.taken(row.name, stored(doc["config"]), before)
+    except ConfigError as error:
+        raise schema_violation(_reasons(error)) from None
+    row.secret_changed = not sealing.same(row.name, row.config, before)
     row.protocols = [] if set(doc["protocols"]) == set(HTTP_PROTOCOLS) else doc["protocols"]
     row.tags = doc["tags"] or []
 
 
 def show(row: Any) -> Doc:
-    """The document, with the configuration's defaults."""
-    config = row.config if isinstance(row.config, dict) else {}
+    """The document, with the configuration's defaults, its secrets masked."""
+    config = sealing.shown(row.name, row.config) if isinstance(row.config, dict) else {}
     if row.name in available():
         unset = {name: default_of(spec) for name, spec in config_spec(row.name).fields.items()}
         config = {**unset, **config}

@@ -299,7 +299,8 @@ def write(entity: Entity, row: Any, doc: Doc, call: Call) -> Doc:
     after = entity.show(saved)
     names = [name for name in audit.changed_fields(before, after) if name not in STAMPS]
     secret = bool(getattr(row, "secret_changed", False))
-    names += [name for name in entity.secrets if secret and name not in names]
+    # A plugin's secrets stand inside its configuration.
+    names += [name for name in entity.secrets or ("config",) if secret and name not in names]
     more = {**audit.values(names, before, after, secret), **call.who}
     audit.record(call.actor, "added" if adding else "changed", saved, call.via, names, more)
     return {**after, **getattr(row, "generated", {})}

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from .reasons import Reason
+
+#: What stands in place of a secret wherever configuration is shown.
+MASK: Final = "********"
 
 
 class Secret:

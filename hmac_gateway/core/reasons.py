@@ -68,6 +68,7 @@ class Reason(StrEnum):
     NO_SERVICE = "no_service"
     NO_UPSTREAM = "no_upstream"
     NAME_UNRESOLVED = "name_unresolved"
+    SIGNING_UNAVAILABLE = "signing_unavailable"
     UPSTREAM_UNREACHABLE = "upstream_unreachable"
     UPSTREAM_BROKEN = "upstream_broken"
     UPSTREAM_TIMEOUT = "upstream_timeout"

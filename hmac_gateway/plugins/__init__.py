@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
-from ..core.credential import is_reference
+from ..core.credential import MASK, is_reference
 from ..core.errors import ConfigError
 from ..expr import compile_expr
 from ..schema import check
@@ -23,8 +23,9 @@ from . import (
     limit_count,
     multi_auth,
     public_api,
+    sign_request,
 )
-from .base import AuthPlugin, RulePlugin
+from .base import AuthPlugin, OutgoingPlugin, RulePlugin
 
 #: Every plugin by the name that configuration uses.
 PLUGINS: Final[dict[str, AuthPlugin]] = {
@@ -42,8 +43,12 @@ RULES: Final[dict[str, RulePlugin]] = {
     public_api.name: cast(RulePlugin, public_api),
 }
 
+#: What edits a request last, on its way to the upstream.
+OUTGOING: Final[dict[str, OutgoingPlugin]] = {
+    sign_request.name: cast(OutgoingPlugin, sign_request),
+}
 #: Everything that configuration may name.
-ALL: Final[Mapping[str, AuthPlugin | RulePlugin]] = {**PLUGINS, **RULES}
+ALL: Final[Mapping[str, AuthPlugin | RulePlugin | OutgoingPlugin]] = {**PLUGINS, **RULES, **OUTGOING}
 
 #: `_meta` of APISIX, which any plugin's configuration may hold.
 META_SCHEMA: Final = {
@@ -67,11 +72,21 @@ def get(name: str) -> AuthPlugin:
     return plugin
 
 
+def secret_fields(name: str) -> tuple[str, ...]:
+    """The fields of a plugin's configuration that are kept sealed and shown masked; none for most plugins."""
+    found: tuple[str, ...] = getattr(ALL.get(name), "secret_fields", ())
+    return found
+
+
 def validate_config(name: str, config: Mapping[str, Any], dialect: str) -> None:
-    """Check what stands on a route, service, group, bundle or globally; raises ConfigError naming the field."""
-    plugin = RULES.get(name) or get(name)
+    """Check what stands on a route, service, group, bundle or globally; raises ConfigError naming the field.
+
+    A mask in place of a secret passes, since it has a secret's shape; no secret is in the error.
+    """
+    plugin = RULES.get(name) or OUTGOING.get(name) or get(name)
+    hidden = secret_fields(name)
     if not isinstance(config, Mapping):
-        raise ConfigError("config", config, "an object")
+        raise ConfigError("config", MASK if hidden else config, "an object")
     if "_meta" in config:
         try:
             check(config["_meta"], META_SCHEMA)
@@ -81,7 +96,14 @@ def validate_config(name: str, config: Mapping[str, Any], dialect: str) -> None:
             compile_expr(config["_meta"].get("filter", []))
         except ConfigError as error:
             raise ConfigError("_meta.filter", error.given, error.allowed) from None
-    plugin.compile(config, dialect)
+    try:
+        plugin.compile(config, dialect)
+    except ConfigError as error:
+        known = plugin.config_schema.get(dialect, {}).get("properties", {}).keys() - {*hidden}
+        if not hidden or error.given is None or error.field.partition(".")[0] in known:
+            raise
+        # A misspelt field may hold what the right one should.
+        raise ConfigError(error.field, MASK, error.allowed) from None
 
 
 def validate_credential(name: str, config: Mapping[str, Any]) -> None:
@@ -95,10 +117,10 @@ def validate_credential(name: str, config: Mapping[str, Any]) -> None:
         shown = error.field == plugin.identifier_field != plugin.secret_field
         if error.given is None or shown:
             raise
-        raise ConfigError(error.field, "********", error.allowed) from None
+        raise ConfigError(error.field, MASK, error.allowed) from None
     found = credential_problem(name, config, config.get(sealed_field(name, config), ""))
     if found is not None:
-        raise ConfigError(found.field, "********" if found.field in config else None, found.allowed)
+        raise ConfigError(found.field, MASK if found.field in config else None, found.allowed)
 
 
 def holders() -> list[str]:

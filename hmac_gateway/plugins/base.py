@@ -5,11 +5,11 @@ Imports `core` and `schemes` only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from ..core.credential import Lookup
+from ..core.credential import Lookup, Secret
 from ..core.errors import Rejected
 from ..core.identity import Carrier, Identity, Verified
 from ..core.message import Message
@@ -101,3 +101,23 @@ class RulePlugin(Protocol):
 
     def counted(self, config: Any, quota: Quota, spent: Spent | None) -> tuple[list[tuple[str, str]], Rejected | None]:
         """Response headers, and the refusal if there is one; `spent` is None where the store is away."""
+
+
+class OutgoingPlugin(Protocol):
+    """The last edit of what goes upstream: one file, one configuration, one signature."""
+
+    name: str
+    priority: Mapping[str, int]
+    config_schema: Mapping[str, Mapping[str, Any]]
+    #: Fields of the configuration that are kept sealed and shown masked.
+    secret_fields: tuple[str, ...]
+
+    def compile(
+        self, config: Mapping[str, Any], dialect: str, secrets: Mapping[str, Secret | None] | None = None
+    ) -> Any:
+        """The frozen configuration; ConfigError where it is wrong. `secrets` are the opened ones, by field."""
+
+    def sign(
+        self, message: Message, config: Any, now: float, pieces: Callable[[], Iterable[bytes]] | None = None
+    ) -> list[tuple[str, str]]:
+        """Headers, names in lower case, that take the place of the message's; `pieces` gives the body."""

@@ -96,12 +96,12 @@ def compile(config: Mapping[str, Any], dialect: str = "apisix") -> Config:
 
 def _member(field: str, method: str, given: Any, dialect: str, limit: int | None) -> Member:
     # Imported late: the dict of all plugins holds this one.
-    from . import PLUGINS, RULES, validate_config
+    from . import ALL, PLUGINS, validate_config
 
     plugin = PLUGINS.get(method)
     others = ", ".join(sorted(known for known in PLUGINS if known != name))
     if plugin is None or method == name:
-        known = "is not supported" if method in RULES or method == name else "did not found"
+        known = "is not supported" if method in ALL else "did not found"
         raise fields.Worded(field, method, f"one of {others}", f"{method} plugin {known}")
     try:
         validate_config(method, given, dialect)

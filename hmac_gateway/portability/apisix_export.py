@@ -14,8 +14,8 @@ from typing import Any, Final
 from django.apps import apps
 from django.utils import timezone
 
+from .. import sealing
 from ..admin_api import apisix_store as store
-from ..admin_api.apisix_credentials import MASK
 from ..admin_api.apisix_resources import (
     CONSUMER_GROUPS,
     CONSUMERS,
@@ -28,6 +28,7 @@ from ..admin_api.apisix_resources import (
     Resource,
 )
 from ..admin_api.errors import ApiError
+from ..core.credential import MASK
 from ..crypto import CannotOpen
 from . import beyond
 from .apisix_read import SECTION, text_of
@@ -122,12 +123,14 @@ class _Export:
 
     @staticmethod
     def _unmask(resource: Resource, row: Any, doc: dict[str, Any]) -> None:
+        for plugin in row.plugins.all() if "plugins" in resource.prefetch else ():
+            if plugin.dialect == "apisix":
+                doc["plugins"][plugin.name].update(sealing.secrets_of(plugin.name, plugin.config))
+        holders = []
         if resource is CREDENTIALS:
             holders = [row]
         elif resource is CONSUMERS:
             holders = [own for own in row.credentials.all() if own.public_id is None]
-        else:
-            return
         for holder in holders:
             # Which field is the secret may depend on the others; the admin API has masked it.
             config = doc["plugins"][holder.plugin]

@@ -17,9 +17,10 @@ from django.core.exceptions import ValidationError
 from django.db import IntegrityError, models, router, transaction
 from django.utils import timezone
 
+from .. import sealing
 from ..admin_api import apisix_store as store
 from ..admin_api import audit
-from ..admin_api.apisix_credentials import MASK, show_credential
+from ..admin_api.apisix_credentials import show_credential
 from ..admin_api.apisix_plugins import available, is_auth
 from ..admin_api.apisix_resources import (
     CONSUMER_GROUPS,
@@ -35,10 +36,12 @@ from ..admin_api.apisix_resources import (
 from ..admin_api.errors import ApiError, from_model
 from ..admin_api.fields import TTL_END
 from ..admin_api.writing import AT_ONCE, Writer
+from ..core.credential import MASK
 from ..crypto import CannotOpen
 from ..entities import keys_known, one_version
 from ..models import AuditEvent, ConfigVersion
 from ..plugins import PLUGINS
+from ..sealing import ANOTHER
 from . import beyond
 from .apisix_read import Entry, Reading, read, text_of
 from .report import Change, Difference, Refused, Report, Skipped
@@ -58,8 +61,6 @@ ORDER: Final = (
 #: Rows of these are written with all their checks against each other; there are never many.
 _SINGLY: Final = (GLOBAL_RULES,)
 _STAMPS: Final = ("create_time", "update_time")
-#: Stands in place of a secret that is not the stored one.
-_ANOTHER: Final = f"{MASK} (another)"
 _CHUNK: Final = 400
 #: Fields of credentials that hold something secret, besides the plugin's own.
 _SECRET = re.compile("secret|passw|private", re.IGNORECASE)
@@ -450,9 +451,7 @@ def _differences(entry: Entry, row: Any) -> Iterator[Difference]:
     ours = {*_STAMPS, resource.key_field}
     present = {name: value for name, value in store.value_of(resource, row).items() if name not in ours}
     wanted = {name: value for name, value in entry.doc.items() if name not in ours}
-    hidden: set[str] = set()
-    if resource in (CONSUMERS, CREDENTIALS):
-        wanted, hidden = _masked(resource, row, wanted)
+    wanted, hidden = _masked(resource, row, wanted)
     if not wanted.get("plugins") and not present.get("plugins"):
         # An empty map says nothing.
         wanted.pop("plugins", None), present.pop("plugins", None)
@@ -462,11 +461,13 @@ def _differences(entry: Entry, row: Any) -> Iterator[Difference]:
 def _masked(resource: Resource, row: Any, doc: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
     """The document with MASK for secrets that are the stored ones; and the fields whose values are not for people."""
     stored = {row.plugin: row} if resource is CREDENTIALS else {own.plugin: own for own in _own(row)}
+    attached = {plugin.name: plugin.config for plugin in row.plugins.all()} if "plugins" in resource.prefetch else {}
     plugins: dict[str, Any] = {}
     hidden: set[str] = set()
     for name, config in doc.get("plugins", {}).items():
         plugins[name] = config
-        if not is_auth(available(name)):
+        if resource not in (CONSUMERS, CREDENTIALS) or not is_auth(available(name)):
+            plugins[name] = sealing.compared(name, config, attached.get(name))
             continue
         holder = stored.get(name)
         shown = {} if holder is None else show_credential(holder)
@@ -476,7 +477,7 @@ def _masked(resource: Resource, row: Any, doc: dict[str, Any]) -> tuple[dict[str
         known = {*(plugin.credential_schema or {}).get("properties", {}), "_meta"} - {plugin.secret_field}
         fields = {*config, *shown}
         secret = {field for field in fields if field not in known or _SECRET.search(field)}
-        hidden |= {f"plugins.{name}.{field}" for field in secret if plugins[name].get(field) != _ANOTHER}
+        hidden |= {f"plugins.{name}.{field}" for field in secret if plugins[name].get(field) != ANOTHER}
     return ({**doc, "plugins": plugins} if "plugins" in doc else doc), hidden
 
 
@@ -484,11 +485,12 @@ def _as_shown(value: Any, shown: Any, holder: Any) -> Any:
     """A field's value in the way that the row shows it: MASK for the stored secret."""
     if shown != MASK or value == MASK:
         return value
-    return MASK if value == holder.get_secret() else _ANOTHER
+    return MASK if value == holder.get_secret() else ANOTHER
 
 
-def _own(consumer: Any) -> list[Any]:
-    return [row for row in consumer.credentials.all() if row.public_id is None]
+def _own(row: Any) -> list[Any]:
+    credentials = getattr(row, "credentials", None)
+    return [] if credentials is None else [own for own in credentials.all() if own.public_id is None]
 
 
 def _keeps(row: Any, config: Any) -> bool:

@@ -18,11 +18,11 @@ from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
 from .. import crypto
-from ..admin_api.apisix_credentials import MASK
 from ..admin_api.apisix_resources import CONSUMERS, CREDENTIALS, Resource
 from ..admin_api.apisix_upstreams import FIELDS, GROUP_LABEL
 from ..admin_api.errors import refuse
 from ..admin_api.fields import TTL_END
+from ..core.credential import MASK
 from .report import Difference
 
 #: Columns that are the engine's own, or that documents say by other means.

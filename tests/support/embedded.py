@@ -36,9 +36,14 @@ def snapshot(
     dialect: str = "apisix",
     strip: str = "",
     tls: bool = False,
+    sign: dict[str, Any] | None = None,
     **upstream: Any,
 ) -> Any:
-    """A configuration of one route to these ports of 127.0.0.1, with hmac-auth where `plugin` is given."""
+    """A configuration of one route to these ports of 127.0.0.1, with hmac-auth where `plugin` is given.
+
+    `sign` is a `sign-request`.
+    """
+    from hmac_gateway.gate import Outgoing, OutgoingSet, compile_plugin
     from hmac_gateway.routing import Route, Router
     from hmac_gateway.snapshot import Snapshot, lookups
     from proxy.exchange import Keepalive, Target, Timeouts
@@ -54,7 +59,12 @@ def snapshot(
         upstream["keepalive"] = Keepalive(**upstream["keepalive"])
     if any(node.weight for node in nodes):
         nodes = tuple(node for node in nodes if node.weight)
-    target = Forward(Upstream("u", nodes, timeouts=timeouts, **upstream), timeouts, strip)
+    outgoing = None
+    if sign is not None:
+        signer = compile_plugin("sign-request", sign, dialect)
+        assert isinstance(signer, Outgoing)
+        outgoing = OutgoingSet({"sign-request": signer})
+    target = Forward(Upstream("u", nodes, timeouts=timeouts, **upstream), timeouts, strip, outgoing=outgoing)
     route = Route("r", (path,), () if plugin is None else steps(**plugin), target, dialect=dialect)
     table = {"client-1": credential("client-1", b"my-hmac-secret")}
     return Snapshot(1, Router([route]), lookups=lookups({"hmac-auth": table}), consumers={"guest": GUEST})

@@ -11,7 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db.models import Model
 
-from hmac_gateway import crypto
+from hmac_gateway import crypto, sealing
 from hmac_gateway.conf import conf
 
 #: Every column that holds sealed text, by model.
@@ -20,6 +20,8 @@ SEALED = {
     "hmac_gateway.ConfigVersion": ("canary", "fingerprint_key"),
     "hmac_gateway.Rejection": ("sealed_request",),
 }
+#: Its configurations hold sealed texts among others.
+PLUGINS = "hmac_proxy.Plugin"
 
 
 class Command(BaseCommand):
@@ -36,6 +38,7 @@ class Command(BaseCommand):
         try:
             for label, columns in SEALED.items():
                 counts[label] = sum(1 for row in self._rows(label) if self._reseal(row, columns))
+            counts[PLUGINS] = sum(1 for row in self._rows(PLUGINS) if self._reseal_config(row))
         except crypto.CannotOpen as error:
             raise CommandError(f"{error}; put the key that sealed it behind the newest and run this again") from None
         except ImproperlyConfigured as error:
@@ -61,3 +64,12 @@ class Command(BaseCommand):
         # Only where nobody wrote a new secret meanwhile. The base manager is Django's plain one: what the secret is
         # does not change, so workers that hold it opened need not read it again.
         return bool(type(row)._base_manager.filter(pk=row.pk, **old).update(**new))
+
+    @staticmethod
+    def _reseal_config(row: Any) -> bool:
+        config = sealing.resealed(row.config)
+        if config is None:
+            return False
+        # JSON compares differently in each database; every other write has raised the version.
+        unchanged = type(row)._base_manager.filter(pk=row.pk, changed_at_version=row.changed_at_version)
+        return bool(unchanged.update(config=config))
