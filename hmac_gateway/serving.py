@@ -70,6 +70,18 @@ def _console() -> Any:
     return StatusApp(get_asgi_application())
 
 
+def _kong_admin() -> Any:
+    from .admin_api.kong_listener import build
+
+    return build(open_to_all=False)
+
+
+def _kong_admin_open() -> Any:
+    from .admin_api.kong_listener import build
+
+    return build(open_to_all=True)
+
+
 def _status() -> Any:
     from .status import StatusApp
 
@@ -83,7 +95,14 @@ def _echo() -> Any:
 
 
 #: The applications a process can serve.
-APPS: Final = {"gateway": _gateway, "console": _console, "status": _status, "echo": _echo}
+APPS: Final = {
+    "gateway": _gateway,
+    "console": _console,
+    "status": _status,
+    "kong-admin": _kong_admin,
+    "kong-admin-open": _kong_admin_open,
+    "echo": _echo,
+}
 
 
 def _connections() -> int:

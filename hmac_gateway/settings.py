@@ -137,6 +137,7 @@ HMAC_GATEWAY = {
     "COUNTER_STORE": env("HMAC_GATEWAY_COUNTER_STORE", default="") or None,
     "ENCRYPTION_KEYS": env.list("HMAC_GATEWAY_ENCRYPTION_KEYS", default=[]),
     "ADMIN_KEY": env("HMAC_GATEWAY_ADMIN_KEY", default="") or None,
+    "PLUGINS_AVAILABLE": env.list("HMAC_GATEWAY_PLUGINS_AVAILABLE", default=[]) or None,
     "ENV_PREFIX": env("HMAC_GATEWAY_ENV_PREFIX", default="GATEWAY_SECRET_"),
     "REFRESH_SECONDS": env.float("HMAC_GATEWAY_REFRESH_SECONDS", default=0.25),
     "ACCESS_LOG": env.bool("HMAC_GATEWAY_ACCESS_LOG", default=True),

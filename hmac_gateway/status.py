@@ -114,12 +114,7 @@ class StatusApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            # Django's handler does not know it.
-            while True:
-                event = await receive()
-                await send({"type": event["type"] + ".complete"})
-                if event["type"] == "lifespan.shutdown":
-                    return
+            return await lifespan(receive, send)
         path = scope["path"].rstrip("/")
         if path in ("/healthz", "/status"):
             await _send(send, scope["method"], 200, b"application/json", b'{"alive": true}\n')
@@ -131,6 +126,15 @@ class StatusApp:
             await self._inner(scope, receive, send)
         else:
             await _send(send, scope["method"], 404, b"application/json", b'{"message":"Not found"}\n')
+
+
+async def lifespan(receive: Receive, send: Send) -> None:
+    """Answer the server's events of start and end, which Django's handler does not know."""
+    while True:
+        event = await receive()
+        await send({"type": event["type"] + ".complete"})
+        if event["type"] == "lifespan.shutdown":
+            return
 
 
 async def _send(send: Send, method: str, status: int, kind: bytes, body: bytes) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote, unquote, urlencode
 
-from django.core.exceptions import BadRequest, ImproperlyConfigured, SuspiciousOperation
+from django.core.exceptions import BadRequest, DisallowedHost, ImproperlyConfigured, SuspiciousOperation
 from django.db import DataError, IntegrityError, OperationalError
 from django.http import HttpRequest, HttpResponse
 from rest_framework.renderers import JSONRenderer
@@ -280,8 +280,10 @@ def failure(error: Exception) -> HttpResponse:
     """The answer to a failure."""
     if isinstance(error, KongError):
         return answer(error.status, error.body)
+    if isinstance(error, DisallowedHost):
+        return answer(400, {"message": "Invalid Host header: ALLOWED_HOSTS does not have this name"})
     if isinstance(error, BadRequest | SuspiciousOperation):
-        # Django's limits, such as on the number of arguments; a Host header that is not ours.
+        # Django's limits, such as on the number of arguments.
         return answer(400, {"message": "Bad request"})
     if isinstance(error, IntegrityError):
         return answer(409, {"message": "the entity conflicts with another that was written at the same time"})

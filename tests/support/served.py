@@ -115,7 +115,7 @@ def migrated(manage: Callable[..., str]) -> Path:
 class Served:
     """A served gateway. `base` is the gateway's address, `console` the console's; both as http://host:port.
 
-    `arguments` are added to hmac_serve's; `environment` to its environment.
+    `arguments` are added to hmac_serve's; `environment` to its environment. `ports` are waited for, too.
     """
 
     def __init__(
@@ -126,6 +126,7 @@ class Served:
         arguments: Sequence[str] = (),
         environment: dict[str, str] | None = None,
         frozen_at: float | None = None,
+        ports: Sequence[int] = (),
     ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="hmac-gateway-test-")
         self.folder = Path(self._folder.name)
@@ -135,6 +136,7 @@ class Served:
         self._workers = workers
         self._arguments = list(arguments)
         self._frozen_at = frozen_at
+        self._ports = ports
         self.environment = {
             **{key: value for key, value in os.environ.items() if not key.startswith(("HMAC_GATEWAY_", "DJANGO_"))},
             "DJANGO_SETTINGS_MODULE": "hmac_gateway.settings",
@@ -202,7 +204,7 @@ class Served:
                 self._others.append(self._spawn(other, log))
                 command = [sys.executable, "-m", "tests.support.frozen", str(self._frozen_at), str(self.port)]
             self.process = self._spawn(command, log)
-        for port in (self.port, self.console_port):
+        for port in (self.port, self.console_port, *self._ports):
             self._wait_for(port)
 
     def _spawn(self, command: list[str], log: Any) -> subprocess.Popen[bytes]:

@@ -82,6 +82,12 @@ class Command(BaseCommand):
         parser.add_argument("--admin-tls-cert", default="", metavar="FILE")
         parser.add_argument("--admin-tls-key", default="", metavar="FILE")
         parser.add_argument("--admin-tls-self-signed", action="store_true", help="make a certificate for the console")
+        parser.add_argument(
+            "--kong-admin-bind", default="", metavar="ADDR", help="Kong's admin API at the root of this address"
+        )
+        parser.add_argument(
+            "--kong-admin-open", action="store_true", help="ask nobody for a key there; loopback addresses only"
+        )
         parser.add_argument("--no-admin", action="store_true", help="no console here: a data-plane node")
         parser.add_argument("--status-bind", default="", metavar="ADDR", help="with --no-admin: health and metrics")
 
@@ -92,6 +98,10 @@ class Command(BaseCommand):
             raise CommandError(f"--workers: {workers} was given; allowed: 1 or more")
         if options["status_bind"] and not options["no_admin"]:
             raise CommandError("--status-bind goes with --no-admin; the console has health and metrics of its own")
+        if options["kong_admin_bind"] and options["no_admin"]:
+            raise CommandError("--kong-admin-bind and --no-admin exclude each other")
+        if options["kong_admin_open"] and not options["kong_admin_bind"]:
+            raise CommandError("--kong-admin-open goes with --kong-admin-bind")
         self._check_database()
         with tempfile.TemporaryDirectory(prefix="hmac-gateway-") as folder:
             listeners = self._listeners(options, Path(folder))
@@ -123,7 +133,21 @@ class Command(BaseCommand):
                 raise CommandError("--admin-tls-self-signed and --admin-tls-cert exclude each other")
             cert, key = make_self_signed(folder, host)
         listeners.append(Listener("console", host, port, cert, key))
+        if options["kong_admin_bind"]:
+            listeners.append(self._kong_admin(options))
         return listeners
+
+    @staticmethod
+    def _kong_admin(options: dict[str, Any]) -> Listener:
+        host, port = address(options["kong_admin_bind"], "--kong-admin-bind")
+        if not options["kong_admin_open"]:
+            return Listener("kong-admin", host, port)
+        if not ipaddress.ip_address(host).is_loopback:
+            raise CommandError(
+                f"--kong-admin-open: {host} was given; allowed: a loopback address such as 127.0.0.1, since everybody "
+                "who reaches it may change everything"
+            )
+        return Listener("kong-admin-open", host, port)
 
     @staticmethod
     def _check_database() -> None:

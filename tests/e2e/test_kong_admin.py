@@ -1,0 +1,83 @@
+"""Kong's admin API as `hmac_serve --kong-admin-bind` serves it, spoken to by curl."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.served import ADMIN_KEY, Served, free_port
+
+
+class Curl:
+    """curl as a user of Kong types it: `kong` is the name of the listener's address."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    def __call__(self, *arguments: str) -> tuple[int, str]:
+        """Status and body. `kong:8001` in addresses is where the listener is."""
+        resolved = [argument.replace("kong:8001", f"kong:{self.port}") for argument in arguments]
+        command = ["curl", "-sS", "--max-time", "20", "--noproxy", "*", "--resolve", f"kong:{self.port}:127.0.0.1"]
+        result = subprocess.run(
+            [*command, "-w", "\n%{http_code}", *resolved], capture_output=True, text=True, check=True, timeout=30
+        )
+        body, _, status = result.stdout.rpartition("\n")
+        return int(status), body
+
+
+@pytest.fixture(scope="module")
+def curl() -> Iterator[Curl]:
+    port = free_port()
+    arguments = ["--kong-admin-bind", f"127.0.0.1:{port}"]
+    with Served(arguments=arguments, environment={"ALLOWED_HOSTS": "kong,127.0.0.1"}, ports=[port]):
+        yield Curl(port)
+
+
+def test_the_key_is_demanded_and_taken_from_the_usual_places(curl: Curl) -> None:
+    status, body = curl("http://kong:8001/services")
+    assert (status, json.loads(body)) == (401, {"message": "Invalid RBAC credentials"})
+    assert curl("http://kong:wrong@kong:8001/services")[0] == 401
+    for arguments in (
+        [f"http://kong_admin:{ADMIN_KEY}@kong:8001/services"],
+        ["http://kong:8001/services", "-H", f"X-API-KEY: {ADMIN_KEY}"],
+        ["http://kong:8001/services/", "-H", f"Kong-Admin-Token: {ADMIN_KEY}"],
+        [f"http://kong:8001/services?api_key={ADMIN_KEY}"],
+    ):
+        status, body = curl(*arguments)
+        assert (status, json.loads(body)) == (200, {"data": [], "next": None})
+
+
+def test_a_script_for_kong_works(curl: Curl) -> None:
+    key = ["-H", f"Kong-Admin-Token: {ADMIN_KEY}"]
+    made = [
+        curl(*key, "http://kong:8001/services", "-d", "name=example", "-d", "url=http://127.0.0.1:1/x"),
+        curl(*key, "http://kong:8001/services/example/routes", "-d", "paths[]=/a", "-d", "paths[]=/b"),
+        curl(*key, "http://kong:8001/services/example/routes", "-F", "hosts[1]=a.example", "-F", "tags=t"),
+        curl(*key, "http://kong:8001/consumers/", "--data", "username=a b/c", "--data", "tags=x", "--data", "tags=y"),
+    ]
+    assert [status for status, _ in made] == [201] * 4, made
+    assert json.loads(made[1][1])["paths"] == ["/a", "/b"]
+    assert (json.loads(made[2][1])["hosts"], json.loads(made[2][1])["tags"]) == (["a.example"], ["t"])
+    # A name with a slash is one part of the address.
+    status, body = curl(*key, "http://kong:8001/consumers/a%20b%2Fc")
+    assert (status, json.loads(body)["tags"]) == (200, ["x", "y"])
+    status, body = curl(*key, "-X", "PATCH", "http://kong:8001/services/example", "--json", '{"retries": 3}')
+    assert (status, json.loads(body)["retries"]) == (200, 3)
+    assert curl(*key, "-X", "DELETE", "http://kong:8001/services/example")[0] == 400
+    status, body = curl(*key, "http://kong:8001/status")
+    assert json.loads(body)["database"] == {"reachable": True}
+    status, body = curl(*key, "http://kong:8001/")
+    assert json.loads(body)["tagline"] == "Welcome to kong"
+
+
+def test_other_names_and_other_sites_are_refused(curl: Curl) -> None:
+    port = curl.port
+    status, body = curl(f"http://127.0.0.1:{port}/", "-H", "Host: rebound.example", "-H", f"X-API-KEY: {ADMIN_KEY}")
+    assert (status, "ALLOWED_HOSTS" in body) == (400, True)
+    remembered = ["-u", f"kong:{ADMIN_KEY}", "-d", "username=x", "http://kong:8001/consumers"]
+    assert curl(*remembered, "-H", "Origin: http://evil.example")[0] == 403
+    assert curl(*remembered, "-H", "Sec-Fetch-Site: cross-site")[0] == 403
+    assert curl(*remembered, "-H", f"Origin: http://kong:{port}")[0] == 201
