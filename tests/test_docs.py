@@ -60,7 +60,7 @@ RUNNERS = {
     "js": ["node", "-"],
     "java": ["java", "Block.java"],
 }
-PORTS = ("8000", "9080", "9180", "9181", "9280", "9443")
+PORTS = ("8000", "8001", "9080", "9180", "9181", "9280", "9443")
 LISTENING = [
     (
         r"(script/demo|manage\.py hmac_demo)",

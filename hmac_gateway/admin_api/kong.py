@@ -23,6 +23,7 @@ from rest_framework.views import APIView
 
 from .. import crypto
 from . import kong_info as info
+from . import kong_legacy as legacy
 from . import kong_store as store
 from .apisix import AlwaysJson
 from .kong_auth import caller_of
@@ -144,6 +145,8 @@ def handlers(parts: Sequence[str]) -> Handlers:
             return {"GET": lambda ask: info.tags(ask, tag)}
         case ["schemas", *names]:
             return info.schema_handlers(names)
+        case ["apis", *names]:
+            return legacy.handlers(names)
         case ["upstreams", key, *names] if names and (special := info.upstream_handlers(key, names)) is not None:
             return special
         case [name] if name in BY_PATH:

@@ -15,12 +15,14 @@ from django.apps import apps
 from django.db.models import Sum
 
 from .. import __version__
+from ..entities import one_version
 from ..models import MinuteCounter
+from . import audit
 from . import kong_store as store
 from .kong_entities import BY_PATH, ENTITIES, below
 from .kong_entity import Doc, Entity, examine
 from .kong_errors import not_found, plain, schema_violation
-from .kong_plugins import PLUGINS_ENTITY, available, config_spec, is_auth
+from .kong_plugins import PLUGINS_ENTITY, available, config_spec, has_no_consumer
 from .kong_spec import NULL_ONLY, Spec
 from .kong_upstreams import TARGETS, UPSTREAMS
 
@@ -157,7 +159,7 @@ def plugin_schema(name: str) -> Doc:
         raise plain(404, f"No plugin named '{name}'")
     fields: dict[str, Spec] = {"protocols": PLUGINS_ENTITY.fields["protocols"]}
     listed = fields_shown(fields)
-    if is_auth(name):
+    if has_no_consumer(name):
         listed.append({"consumer": {"type": "foreign", "reference": "consumers", "eq": None, "description": NULL_ONLY}})
     return {"fields": [*listed, {"config": shown(config_spec(name))}]}
 
@@ -201,6 +203,11 @@ def upstream_handlers(key: str, names: Sequence[str]) -> Handlers | None:
             return {"GET": lambda ask: health(ask, key)}
         case ["targets", "all"]:
             return {"GET": lambda ask: every_target(ask, key)}
+        case ["targets", text, *_, ("healthy" | "unhealthy") as state] if len(names) <= 4:
+            # The address of a single machine behind a name may stand in between; a mark is the target's.
+            healthy = state == "healthy"
+            made = {"PUT": lambda ask: mark(ask, key, text, healthy)}
+            return {**made, "POST": made["PUT"]}
     return None
 
 
@@ -215,8 +222,22 @@ def health(ask: Ask, key: str) -> tuple[int, Any]:
     """GET /upstreams/{u}/health."""
     upstream = store.get(UPSTREAMS, key)
     page = store.page(TARGETS, ask.query, store.Within("upstream", upstream))
-    data = [{**target, "health": "HEALTHCHECKS_OFF"} for target in page.data]
+    rows = store.rows_of(TARGETS).select_related("upstream").in_bulk([target["id"] for target in page.data])
+    states = {str(key): row.health for key, row in rows.items()}
+    data = [{**target, "health": states.get(target["id"], "HEALTHCHECKS_OFF")} for target in page.data]
     return 200, {"data": data, "next": None, "node_id": node_id()}
+
+
+def mark(ask: Ask, key: str, text: str, healthy: bool) -> tuple[int, Any]:
+    """PUT /upstreams/{u}/targets/{t}/healthy or unhealthy."""
+    within = store.Within("upstream", store.get(UPSTREAMS, key))
+    with one_version():
+        row = store.get(TARGETS, text, within)
+        before = {"marked_unhealthy": row.marked_unhealthy}
+        row.mark(healthy=healthy)
+        more = audit.values(before, before, {"marked_unhealthy": row.marked_unhealthy})
+        audit.record(ask.call.actor, "changed", row, ask.call.via, before, {**more, **ask.call.who})
+    return 204, None
 
 
 HANDLERS: Final[Mapping[str, Mapping[str, Callable[[Any], tuple[int, Any]]]]] = {

@@ -37,14 +37,15 @@ def available() -> dict[str, Any]:
     }
 
 
-def is_auth(name: str) -> bool:
-    """Whether a plugin finds out who calls, so that it cannot stand on a consumer."""
-    return name in PLUGINS
+def has_no_consumer(name: str) -> bool:
+    """Whether a plugin cannot stand on a consumer: it finds out who calls, or judges what that has shown."""
+    return name in PLUGINS or name == "acl"
 
 
-def config_spec(name: str) -> Spec:
-    """The `config` record of an available plugin."""
-    return _spec(json.dumps(available()[name].config_schema["kong"]))
+def config_spec(name: str, legacy: bool = False) -> Spec:
+    """The `config` record of an available plugin; `legacy` is what it holds in Kong 0.x, where that differs."""
+    schemas = available()[name].config_schema
+    return _spec(json.dumps(schemas.get("kong-legacy", schemas["kong"]) if legacy else schemas["kong"]))
 
 
 @lru_cache(maxsize=64)
@@ -105,7 +106,7 @@ def fields_of(doc: Doc) -> Fields:
     if name not in available():
         return {**FIELDS, "name": replace(FIELDS["name"], check=lambda given: _NOT_ENABLED.format(given))}
     fields = {**FIELDS, "config": config_spec(name)}
-    if is_auth(name):
+    if has_no_consumer(name):
         fields["consumer"] = Spec(kind="foreign", reference="consumers", check=lambda given: NULL_ONLY)
     return fields
 
@@ -162,8 +163,9 @@ def fill(row: Any, doc: Doc) -> None:
         setattr(row, name, doc[name])
     for scope in SCOPES:
         setattr(row, f"{scope}_id", key_of(doc, scope))
+    config = _legacy(doc) if row.legacy else stored(doc["config"])
     try:
-        row.config = sealing.taken(row.name, stored(doc["config"]), before)
+        row.config = sealing.taken(row.name, config, before)
     except ConfigError as error:
         raise schema_violation(_reasons(error)) from None
     row.secret_changed = not sealing.same(row.name, row.config, before)
@@ -171,18 +173,32 @@ def fill(row: Any, doc: Doc) -> None:
     row.tags = doc["tags"] or []
 
 
+def _legacy(doc: Doc) -> dict[str, Any]:
+    """The configuration of a plugin that answers as Kong 0.x did: without what that did not know."""
+    here, known = config_spec(doc["name"]).fields, config_spec(doc["name"], legacy=True).fields
+    foreign = {name for name, item in doc["config"].items() if name not in known and item != default_of(here[name])}
+    if foreign:
+        raise schema_violation({"config": dict.fromkeys(foreign, "not known to the plugins of Kong 0.x")})
+    return stored({name: item for name, item in doc["config"].items() if name in known})
+
+
+def shown_config(row: Any) -> Doc:
+    """A row's configuration with its defaults, its secrets masked."""
+    config = sealing.shown(row.name, row.config) if isinstance(row.config, dict) else {}
+    if row.name not in available():
+        return dict(config)
+    fields = config_spec(row.name, legacy=row.legacy).fields
+    return {**{name: default_of(spec) for name, spec in fields.items()}, **config}
+
+
 def show(row: Any) -> Doc:
     """The document, with the configuration's defaults, its secrets masked."""
-    config = sealing.shown(row.name, row.config) if isinstance(row.config, dict) else {}
-    if row.name in available():
-        unset = {name: default_of(spec) for name, spec in config_spec(row.name).fields.items()}
-        config = {**unset, **config}
     return {
         **common(row),
         "name": row.name,
         "instance_name": row.instance_name,
         **{scope: reference(getattr(row, f"{scope}_id")) for scope in SCOPES},
-        "config": config,
+        "config": shown_config(row),
         "protocols": row.protocols or list(HTTP_PROTOCOLS),
         "enabled": row.enabled,
     }

@@ -10,7 +10,7 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
@@ -215,6 +215,9 @@ def _start(entity: Entity, token: str | None) -> str | None:
 # --- writing ---
 
 
+Finish = Callable[[Any], None]
+
+
 def create(entity: Entity, given: Doc, call: Call, within: Within | None = None) -> Doc:
     """A new entity. Raises KongError 400 or 409."""
     doc = read(entity, _placed(given, within))
@@ -270,10 +273,11 @@ def _placed(given: Doc, within: Within | None) -> Doc:
     return given if within is None else {**given, within.field: {"id": str(within.row.pk)}}
 
 
-def write(entity: Entity, row: Any, doc: Doc, call: Call) -> Doc:
+def write(entity: Entity, row: Any, doc: Doc, call: Call, finish: Finish = lambda row: None) -> Doc:
     """Write a complete document over `row` (None: a new one), and the audit. Runs under the version lock.
 
-    Returns the document as stored, with secrets that were made now in clear.
+    `finish` may set columns that documents know nothing of. Returns the document as stored, with secrets that were made
+    now in clear.
     """
     model: Any = apps.get_model(entity.model)
     adding = row is None
@@ -289,6 +293,7 @@ def write(entity: Entity, row: Any, doc: Doc, call: Call) -> Doc:
             row.created_at = moment(doc["created_at"])
     check_unique(entity, row, doc)
     try:
+        finish(row)
         entity.fill(row, doc)
         row.full_clean()
         row.save(force_insert=adding)

@@ -110,6 +110,12 @@ def test_an_upstream_shows_every_field_and_its_targets(kong: Kong) -> None:
     assert (
         again.status_code == 409 and f'target="10.0.0.1:8000",upstream={{id="{made["id"]}"}}' in again.json()["message"]
     )
+    health = kong.get("upstreams/u.internal/health").json()
+    assert [entry["health"] for entry in health["data"]] == ["HEALTHCHECKS_OFF"] and UUID.fullmatch(health["node_id"])
+    for state, shown in (("unhealthy", "UNHEALTHY"), ("healthy", "HEALTHCHECKS_OFF")):
+        assert kong.put(f"upstreams/u.internal/targets/{target['id']}/{state}", None).status_code == 204
+        assert kong.get("upstreams/u.internal/health").json()["data"][0]["health"] == shown
+    assert kong.put("upstreams/u.internal/targets/10.0.0.2/healthy", None).status_code == 404
     merged = kong.patch("upstreams/u.internal", {"healthchecks": {"active": {"healthy": {"interval": 5}}}}).json()
     assert merged["healthchecks"]["active"]["healthy"] == {"interval": 5, "http_statuses": [200, 302], "successes": 0}
     assert kong.delete("upstreams/u.internal").status_code == 204
