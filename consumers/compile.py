@@ -87,6 +87,10 @@ class Compiler:
         """Consumers by user name."""
         return {consumer.username: consumer for consumer in self._consumers.values() if consumer.username}
 
+    def consumer_ids(self) -> dict[str, Consumer]:
+        """Consumers by id."""
+        return {consumer.id: consumer for consumer in self._consumers.values()}
+
     def credentials(self) -> dict[str, Table]:
         """Per plugin: credentials by what a request names. A credential comes before its consumer's own entry.
 

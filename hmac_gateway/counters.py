@@ -1,6 +1,7 @@
 """How many requests a window has seen, for rules that limit them: in memory or in Redis, each count one atomic step.
 
-Asked by adapters for the quotas that rules name. Windows are fixed and begin with their first request (APISIX).
+Asked by adapters for the quotas that rules name. Windows are fixed and begin with their first request; where they are
+those of the clock (Kong), their keys say so.
 Imports `conf`, the quotas, and `stores` for Redis and its errors.
 """
 
@@ -10,7 +11,7 @@ import hashlib
 import heapq
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import ceil
 from typing import Any, Final, Protocol
 
@@ -21,14 +22,21 @@ from .stores import REDIS_SCHEMES, RedisClients, StoreUnavailable, unavailable
 #: Windows held at once; a full memory refuses to count rather than forgets.
 MOST_WINDOWS: Final = 100_000
 
+#: What one request is counted under; at least one, all in the same store.
+Quotas = Sequence[Quota]
+
+
+def _full(quota: Quota, used: int) -> bool:
+    return quota.limit is not None and used >= quota.limit
+
 
 class CounterStore(Protocol):
     """Counts requests in windows."""
 
-    def count(self, quota: Quota) -> Spent:
-        """Count one request; raises StoreUnavailable."""
+    def count(self, quotas: Quotas) -> list[Spent]:
+        """Count one request under each key, or under none where one is full; raises StoreUnavailable."""
 
-    async def acount(self, quota: Quota) -> Spent:
+    async def acount(self, quotas: Quotas) -> list[Spent]:
         """The same from an event loop, without blocking it."""
 
 
@@ -43,21 +51,32 @@ class MemoryCounter:
         self._ends: list[tuple[float, str]] = []
         self._lock = threading.Lock()
 
-    def count(self, quota: Quota) -> Spent:
+    def count(self, quotas: Quotas) -> list[Spent]:
         """See CounterStore."""
         now = self._now()
         with self._lock:
-            until, used = self._windows.get(quota.key, (0.0, 0))
-            if until <= now:
-                self._make_room(now)
-                until, used = now + quota.window, 0
-                heapq.heappush(self._ends, (until, quota.key))
-            self._windows[quota.key] = (until, used + 1)
-        return Spent(used + 1, ceil(until - now))
+            found = [self._window(quota, now) for quota in quotas]
+            full = any(_full(quota, used) for quota, (_, used) in zip(quotas, found, strict=True))
+            spent = []
+            for quota, (until, used) in zip(quotas, found, strict=True):
+                if full:
+                    used += _full(quota, used)
+                else:
+                    used += 1
+                    if used == 1:
+                        self._make_room(now)
+                        heapq.heappush(self._ends, (until, quota.key))
+                    self._windows[quota.key] = (until, used)
+                spent.append(Spent(used, ceil(until - now)))
+        return spent
 
-    async def acount(self, quota: Quota) -> Spent:
+    async def acount(self, quotas: Quotas) -> list[Spent]:
         """See CounterStore."""
-        return self.count(quota)
+        return self.count(quotas)
+
+    def _window(self, quota: Quota, now: float) -> tuple[float, int]:
+        until, used = self._windows.get(quota.key, (0.0, 0))
+        return (until, used) if until > now else (now + quota.window, 0)
 
     def _make_room(self, now: float) -> None:
         """Drop windows that are over: two for one that begins, so that no request pays for all of them.
@@ -76,15 +95,32 @@ class MemoryCounter:
 
 
 REDIS_PREFIX: Final = "hmacgw:count:"
-#: One step on the server: count, and have a window that begins end by itself. Gives what was counted and milliseconds.
+#: One step on the server: count, and have a window that begins end by itself. Arguments are seconds and limit of each
+#: key, -1 for none; gives of each what was counted and milliseconds.
 _COUNT: Final = """
-local used = redis.call('INCR', KEYS[1])
-local left = redis.call('PTTL', KEYS[1])
-if left < 0 then
-  left = ARGV[1] * 1000
-  redis.call('PEXPIRE', KEYS[1], left)
+local full, found = false, {}
+for i, key in ipairs(KEYS) do
+  local used, limit = tonumber(redis.call('GET', key) or 0), tonumber(ARGV[2 * i])
+  found[i] = used
+  if limit >= 0 and used >= limit then
+    full = true
+    found[i] = used + 1
+  end
 end
-return {used, left}
+local told = {}
+for i, key in ipairs(KEYS) do
+  if not full then
+    found[i] = redis.call('INCR', key)
+  end
+  local left = redis.call('PTTL', key)
+  if left < 0 then
+    left = ARGV[2 * i - 1] * 1000
+    redis.call('PEXPIRE', key, left)
+  end
+  told[2 * i - 1] = found[i]
+  told[2 * i] = left
+end
+return told
 """
 #: The name that Redis knows a script by, once it has seen it.
 _SHA: Final = hashlib.sha1(_COUNT.encode(), usedforsecurity=False).hexdigest()
@@ -96,34 +132,42 @@ class RedisCounter:
     def __init__(self, url: str) -> None:
         self._clients = RedisClients(url)
 
-    def count(self, quota: Quota) -> Spent:
+    def count(self, quotas: Quotas) -> list[Spent]:
         """See CounterStore."""
         client = self._clients.blocking
+        keys, limits = _asked(quotas)
         try:
             try:
-                found = client.evalsha(_SHA, 1, REDIS_PREFIX + quota.key, quota.window)
+                found = client.evalsha(_SHA, len(keys), *keys, *limits)
             except self._clients.unknown_script:
-                found = client.eval(_COUNT, 1, REDIS_PREFIX + quota.key, quota.window)
+                found = client.eval(_COUNT, len(keys), *keys, *limits)
         except self._clients.errors as error:
             raise unavailable("Redis counter store", error) from error
-        return self._spent(found)
+        return _told(found)
 
-    async def acount(self, quota: Quota) -> Spent:
+    async def acount(self, quotas: Quotas) -> list[Spent]:
         """See CounterStore."""
         client = self._clients.of_loop()
+        keys, limits = _asked(quotas)
         try:
             try:
-                found = await client.evalsha(_SHA, 1, REDIS_PREFIX + quota.key, quota.window)
+                found = await client.evalsha(_SHA, len(keys), *keys, *limits)
             except self._clients.unknown_script:
-                found = await client.eval(_COUNT, 1, REDIS_PREFIX + quota.key, quota.window)
+                found = await client.eval(_COUNT, len(keys), *keys, *limits)
         except self._clients.errors as error:
             raise unavailable("Redis counter store", error) from error
-        return self._spent(found)
+        return _told(found)
 
-    @staticmethod
-    def _spent(found: Any) -> Spent:
-        used, left = found
-        return Spent(int(used), ceil(int(left) / 1000))
+
+def _asked(quotas: Quotas) -> tuple[list[str], list[int]]:
+    limits: list[int] = []
+    for quota in quotas:
+        limits += (quota.window, -1 if quota.limit is None else quota.limit)
+    return [REDIS_PREFIX + quota.key for quota in quotas], limits
+
+
+def _told(found: Any) -> list[Spent]:
+    return [Spent(int(used), ceil(int(left) / 1000)) for used, left in zip(found[::2], found[1::2], strict=True)]
 
 
 class RefusingCounter:
@@ -132,29 +176,29 @@ class RefusingCounter:
     def __init__(self, reason: str) -> None:
         self.reason = reason
 
-    def count(self, quota: Quota) -> Spent:
+    def count(self, quotas: Quotas) -> list[Spent]:
         """Raises StoreUnavailable."""
         raise StoreUnavailable(self.reason)
 
-    async def acount(self, quota: Quota) -> Spent:
+    async def acount(self, quotas: Quotas) -> list[Spent]:
         """Raises StoreUnavailable."""
         raise StoreUnavailable(self.reason)
 
 
 class Counters:
-    """Each quota in the store that it names: `local` is this process's memory, all others are shared."""
+    """Quotas in the store that they name: `local` is this process's memory, all others are shared."""
 
     def __init__(self, local: CounterStore, shared: CounterStore) -> None:
         self._local = local
         self._shared = shared
 
-    def count(self, quota: Quota) -> Spent:
+    def count(self, quotas: Quotas) -> list[Spent]:
         """See CounterStore."""
-        return (self._local if quota.store == "local" else self._shared).count(quota)
+        return (self._local if quotas[0].store == "local" else self._shared).count(quotas)
 
-    async def acount(self, quota: Quota) -> Spent:
+    async def acount(self, quotas: Quotas) -> list[Spent]:
         """See CounterStore."""
-        return await (self._local if quota.store == "local" else self._shared).acount(quota)
+        return await (self._local if quotas[0].store == "local" else self._shared).acount(quotas)
 
 
 def counter_store() -> CounterStore:

@@ -280,7 +280,7 @@ def _passed(
     if not message.target_exact:
         report.hints.append(_REBUILT)
     for step in _methods(pipeline, message, snapshot, now):
-        lookup = snapshot.lookups[step.plugin.name]
+        lookup = snapshot.lookups[step.plugin.holder]
         if step.plugin.name != hmac_auth.name:
             trace = Trace()
             step.plugin.check(message, step.config, lookup, now, trace)

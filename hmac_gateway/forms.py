@@ -200,7 +200,8 @@ class PluginForm(EntityForm):
         name = cleaned.get("name", "")
         plugin = ALL.get(name)
         if self.instance._state.adding and plugin is not None and cleaned.get("config") == PROPOSED:
-            cleaned["config"] = getattr(plugin, "PROPOSED", {})
+            kong = cleaned.get("dialect") == "kong"
+            cleaned["config"] = getattr(plugin, "KONG_PROPOSED" if kong else "PROPOSED", {})
         before, stored = self._stored
         if "config" not in self.fields:
             row: Any = self.instance

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeVar
 
 from .core.credential import Consumer, Lookup, Secret
+from .core.dialects import APISIX
 from .core.errors import ConfigError, Rejected
 from .core.identity import NOBODY, BodyDigest, BodyRule, Carrier, Identity, MacRule, Replay, Verified
 from .core.message import SINGLETONS, Message
@@ -22,7 +23,7 @@ from .core.trace import Trace
 from .core.words import row
 from .expr import compile_expr
 from .plugins import ALL, OUTGOING, PLUGINS, RULES, get, multi_auth, validate_config
-from .plugins.base import AuthPlugin, Common, Facts, OutgoingPlugin, Quota, RulePlugin, Spent
+from .plugins.base import AuthPlugin, Common, Facts, Judgement, OutgoingPlugin, Quota, RulePlugin, Spent
 
 
 class Directory(Protocol):
@@ -35,6 +36,10 @@ class Directory(Protocol):
     @property
     def consumers(self) -> Mapping[str, Consumer]:
         """Consumers by name."""
+
+    @property
+    def consumer_ids(self) -> Mapping[str, Consumer]:
+        """Consumers by id, by which Kong names them too."""
 
     @property
     def require_same_consumer(self) -> bool:
@@ -172,19 +177,19 @@ def _merged(
     return merged
 
 
-def judge(
-    rule: Rule, message: Message, identity: Identity, route_id: str, service_id: str, now: float
-) -> Rejected | Quota | None:
-    """What one rule says; a Quota is to be counted, and `counted` told."""
+def judge(rule: Rule, message: Message, identity: Identity, route_id: str, service_id: str, now: float) -> Judgement:
+    """What one rule says; quotas are to be counted, and `counted` told."""
     if rule.when is not None and not rule.when(message):
         return None
     outcome = rule.plugin.check(message, rule.config, Facts(identity, route_id, service_id, rule.scope), now)
     return _dressed(rule, outcome) if isinstance(outcome, Rejected) else outcome
 
 
-def counted(rule: Rule, quota: Quota, spent: Spent | None) -> tuple[list[tuple[str, str]], Rejected | None]:
-    """Response headers and the refusal, if there is one, of a rule whose quota was counted (None: could not be)."""
-    headers, rejected = rule.plugin.counted(rule.config, quota, spent)
+def counted(
+    rule: Rule, quotas: list[Quota], spent: Sequence[Spent] | None
+) -> tuple[list[tuple[str, str]], Rejected | None]:
+    """Response headers and the refusal, if there is one, of a rule whose quotas were counted (None: could not be)."""
+    headers, rejected = rule.plugin.counted(rule.config, quotas, spent)
     return headers, None if rejected is None else _dressed(rule, rejected)
 
 
@@ -233,7 +238,14 @@ def compile_plugin(
     plugin = get(name)
     compiled = plugin.compile(config, dialect)
     order = priority if priority is not None else meta.get("priority", plugin.priority[dialect])
-    return Step(plugin, compiled, plugin.common(compiled), order, when, response)
+    common = plugin.common(compiled)
+    if not common.run_on_preflight:
+        when = _not_preflight
+    return Step(plugin, compiled, common, order, when, response)
+
+
+def _not_preflight(message: Message) -> bool:
+    return message.method != "OPTIONS"
 
 
 def compile_step(name: str, config: Mapping[str, Any], dialect: str = "apisix", *, max_body: int | None = None) -> Step:
@@ -360,10 +372,14 @@ def check(
         if step.when is not None and not step.when(routed or message):
             held = tuple(other for other in held if other is not step)
             continue
+        if identity is not None and step.common.optional and not identity.anonymous:
+            # Kong: with an anonymous consumer one of several is enough, and who is known is not asked again.
+            held = tuple(other for other in held if other is not step)
+            continue
         plugin = step.plugin
         parts: tuple[Step | multi_auth.Member, ...] = (step,)
         if plugin.name != multi_auth.name:
-            result = plugin.check(message, step.config, directory.lookups[plugin.name], now, trace)
+            result = plugin.check(message, step.config, directory.lookups[plugin.holder], now, trace)
         else:
             member, result = multi_auth.attempt(message, step.config, directory.lookups, now, trace)
             parts = step.config.members if member is None else (member,)
@@ -376,14 +392,18 @@ def check(
             if result.replay is not None:
                 replays.append((step, result.replay))
             carrier = result.carrier
+            credential, common = result.credential, parts[0].common
             found = Identity(
-                result.credential.consumer,
-                result.credential,
+                credential.consumer,
+                credential,
                 False,
                 plugin.name,
                 result.covered,
                 result.csrf_exempt,
                 result.claims,
+                common.dialect,
+                None,
+                getattr(credential, common.told) if common.told else "",
             )
         else:
             carrier = None
@@ -440,6 +460,8 @@ def _fallback(step: Step, rejected: Rejected, directory: Directory, now: float) 
     if not name or rejected.reason in NEVER_ANONYMOUS:
         return rejected
     consumer = directory.consumers.get(name)
+    if step.common.dialect != APISIX:
+        consumer = directory.consumer_ids.get(name) or consumer
     if consumer is None or not consumer.enabled or (consumer.expires_at is not None and now >= consumer.expires_at):
-        return refuse(step, Reason.ANONYMOUS_UNKNOWN, f"anonymous consumer {name!r}")
-    return Identity(consumer, None, True, step.plugin.name)
+        return refuse(step, Reason.ANONYMOUS_UNKNOWN, f"anonymous consumer {name!r}", name=name)
+    return Identity(consumer, None, True, step.plugin.name, dialect=step.common.dialect)

@@ -233,14 +233,15 @@ class Runtime:
         if last is None or people.changed:
             self._people_compiler.update(people.rows, people.changes)
             found, consumers = lookups(self._people_compiler.credentials()), self._people_compiler.consumers()
+            ids = self._people_compiler.consumer_ids()
             people.forget_changes()
             if last is not None:
                 # Who may call is taken in before where calls go: a row that keeps the routes from being compiled
                 # must not keep a revocation from being enforced. The version stays, so it shows as not current.
-                last = replace(last, lookups=found, consumers=consumers)
+                last = replace(last, lookups=found, consumers=consumers, consumer_ids=ids)
                 self._publish(last)
         else:
-            found, consumers = last.lookups, last.consumers
+            found, consumers, ids = last.lookups, last.consumers, last.consumer_ids
         expired = self._next_expiry is not None and now >= self._next_expiry
         if last is None or expired or ways.changed:
             self._ways_compiler.update(ways.rows, now)
@@ -254,6 +255,7 @@ class Runtime:
                 site=compiler.site,
                 lookups=found,
                 consumers=consumers,
+                consumer_ids=ids,
                 global_pipelines=compiler.global_pipelines,
                 require_same_consumer=conf.require_same_consumer,
                 compiled_at=now,

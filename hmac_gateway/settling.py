@@ -10,7 +10,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 
 from .core.errors import Rejected
-from .core.identity import Replay
+from .core.identity import Identity, Replay
 from .core.message import Message
 from .counters import CounterStore
 from .gate import NO_RULES, Admission, RuleSet, counted, effective, judge
@@ -19,8 +19,8 @@ from .snapshot import Snapshot
 from .stores import ReplayStore, StoreUnavailable
 
 #: Whether a replay mark was new, or what a window has seen; an error where the store cannot say.
-Found = bool | Spent | StoreUnavailable
-_Steps = Generator[Replay | Quota, Found, Rejected | None]
+Found = bool | list[Spent] | StoreUnavailable
+_Steps = Generator[Replay | list[Quota], Found, Rejected | None]
 
 
 @dataclass(slots=True)
@@ -86,12 +86,16 @@ def _steps(
             continue
         judged.add(mark)
         outcome = judge(rule, message, identity, route_id, service_id, now)
-        if isinstance(outcome, Quota):
+        if isinstance(outcome, Identity):
+            identity = admission.identity = outcome
+        elif isinstance(outcome, list):
             found = yield outcome
-            said, outcome = counted(rule, outcome, found if isinstance(found, Spent) else None)
+            said, refused = counted(rule, outcome, found if isinstance(found, list) else None)
             # Of several that say the same, the last speaks, as in APISIX.
             headers.update(said)
-        if outcome is not None:
+            if refused is not None:
+                return refused
+        elif outcome is not None:
             return outcome
     return None
 
@@ -118,7 +122,7 @@ async def asettle(needs: Needs, stores: Stores) -> Rejected | None:
         return refused
 
 
-def _found(need: Replay | Quota, stores: Stores) -> Found:
+def _found(need: Replay | list[Quota], stores: Stores) -> Found:
     try:
         if isinstance(need, Replay):
             return stores.replays.add(need.key, need.ttl)
@@ -127,7 +131,7 @@ def _found(need: Replay | Quota, stores: Stores) -> Found:
         return error
 
 
-async def _afound(need: Replay | Quota, stores: Stores) -> Found:
+async def _afound(need: Replay | list[Quota], stores: Stores) -> Found:
     try:
         if isinstance(need, Replay):
             return await stores.replays.aadd(need.key, need.ttl)

@@ -45,6 +45,7 @@ class Snapshot:
     site: Router = field(default_factory=Router)
     lookups: Mapping[str, Lookup] = field(default_factory=_Lookups)
     consumers: Mapping[str, Consumer] = field(default_factory=dict)
+    consumer_ids: Mapping[str, Consumer] = field(default_factory=dict)
     global_pipelines: Mapping[str, Pipeline] = field(default_factory=dict)
     require_same_consumer: bool = True
     #: Rules of consumers and consumer groups by plugin name, under `consumer:<id>` and `group:<id>`.

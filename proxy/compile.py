@@ -16,7 +16,7 @@ from hmac_gateway.conf import conf
 from hmac_gateway.core.errors import ConfigError
 from hmac_gateway.expr import compile_expr
 from hmac_gateway.gate import NO_RULES, Outgoing, OutgoingSet, Pipeline, Rule, RuleSet, Step, compile_plugin, pipeline
-from hmac_gateway.plugins import OUTGOING, RULES, public_api
+from hmac_gateway.plugins import OUTGOING, RULES, public_api, spoken
 from hmac_gateway.routing import Route, Router, host_of
 from hmac_gateway.routing_kong import Entry, KongRouter
 
@@ -211,7 +211,7 @@ def _compile_plugin(row: Row) -> Step | Rule | Outgoing:
     return compile_plugin(
         row["name"],
         config,
-        row["dialect"],
+        spoken(row["name"], row["dialect"], row["legacy"]),
         priority=row["priority"],
         max_body=conf.max_body,
         place=row["place"],

@@ -776,7 +776,7 @@ class Gateway:
     async def _refuse(self, exchange: Exchange, rejected: Rejected, send: Send) -> None:
         if exchange.left:
             return
-        given = answer(rejected, exchange.request_id)
+        given = answer(rejected, exchange.request_id, exchange.message.get("accept"))
         exchange.status, exchange.reason = given.status, str(rejected.reason)
         if self._observer is not None and given.status < 500:
             self._observer.rejected(exchange, rejected)

@@ -483,7 +483,7 @@ class Plugin(Entity):
     def _check_config(self, problems: validators.Problems) -> None:
         # Imported late: the engine's plugins are not needed to load the models.
         from hmac_gateway import sealing
-        from hmac_gateway.plugins import ALL, multi_auth, validate_config
+        from hmac_gateway.plugins import ALL, multi_auth, spoken, validate_config
 
         available = conf.plugins_available
         known = sorted(ALL if available is None else set(ALL) & set(available))
@@ -491,7 +491,8 @@ class Plugin(Entity):
             problems.add("name", self.name, "one of " + ", ".join(known))
         else:
             try:
-                validate_config(self.name, sealing.checkable(self.name, self.config), self.dialect)
+                config = sealing.checkable(self.name, self.config)
+                validate_config(self.name, config, spoken(self.name, self.dialect, self.legacy))
             except ConfigError as error:
                 problems.say("config", str(error))
                 return

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from hmac_gateway.core.arguments import without_arguments, without_cookies
+from hmac_gateway.core.dialects import APISIX, LEGACY
 from hmac_gateway.core.identity import Carrier, Identity
 from hmac_gateway.core.message import Message, split_target
 from hmac_gateway.core.paths import decoded
@@ -260,14 +261,17 @@ def identity_headers(identity: Identity) -> list[tuple[str, str]]:
     consumer = identity.consumer
     if consumer is None:
         return []
+    # In Kong's dialect an anonymous consumer is told like any other, and groups are told by acl.
+    kong = identity.dialect != APISIX
     headers = [("X-Consumer-ID", consumer.id), ("X-Consumer-Username", consumer.username)]
-    if not identity.anonymous:
+    if kong or not identity.anonymous:
         headers.append(("X-Consumer-Custom-ID", consumer.custom_id or consumer.labels.get("custom_id", "")))
-        if identity.credential is not None:
-            headers.append(("X-Credential-Identifier", identity.credential.public_id))
+    if identity.anonymous:
+        headers.append(("X-Anonymous-Consumer", "true" if identity.dialect != LEGACY else ""))
     else:
-        headers.append(("X-Anonymous-Consumer", "true"))
-    headers.append(("X-Consumer-Groups", ", ".join(consumer.groups)))
+        headers.append(("X-Credential-Identifier", identity.credential_identifier))
+    groups = identity.groups or (() if kong else consumer.groups)
+    headers.append(("X-Consumer-Groups", ", ".join(groups)))
     return [(name, value) for name, value in headers if value]
 
 

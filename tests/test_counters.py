@@ -15,6 +15,12 @@ from hmac_gateway.stores import StoreUnavailable
 from tests.support.served import free_port
 
 
+def one(store: Any, quota: Quota) -> Spent:
+    (spent,) = store.count([quota])
+    assert isinstance(spent, Spent)
+    return spent
+
+
 class Clock:
     def __init__(self) -> None:
         self.now = 1000.0
@@ -27,46 +33,46 @@ def test_a_window_begins_with_its_first_request_and_does_not_move() -> None:
     clock = Clock()
     store = MemoryCounter(now=clock)
     quota = Quota("k", 10)
-    assert store.count(quota) == Spent(1, 10)
+    assert one(store, quota) == Spent(1, 10)
     clock.now += 9.5
-    assert store.count(quota) == Spent(2, 1)
-    assert store.count(Quota("other", 10)) == Spent(1, 10)
+    assert one(store, quota) == Spent(2, 1)
+    assert one(store, Quota("other", 10)) == Spent(1, 10)
     clock.now += 0.5
-    assert store.count(quota) == Spent(1, 10)
+    assert one(store, quota) == Spent(1, 10)
 
 
 def test_a_full_memory_refuses_and_forgets_only_what_is_over() -> None:
     clock = Clock()
     store = MemoryCounter(3, now=clock)
     for number in range(3):
-        store.count(Quota(f"{number}", 10 + number))
-    assert store.count(Quota("0", 10)).used == 2, "known windows count on"
+        one(store, Quota(f"{number}", 10 + number))
+    assert one(store, Quota("0", 10)).used == 2, "known windows count on"
     with pytest.raises(StoreUnavailable, match="full"):
-        store.count(Quota("new", 10))
+        one(store, Quota("new", 10))
     clock.now += 10
-    assert store.count(Quota("new", 10)).used == 1
-    assert store.count(Quota("1", 11)).used == 2 and store.count(Quota("2", 12)).used == 2
+    assert one(store, Quota("new", 10)).used == 1
+    assert one(store, Quota("1", 11)).used == 2 and one(store, Quota("2", 12)).used == 2
 
 
 def test_no_request_pays_for_all_windows_and_none_stays() -> None:
     clock = Clock()
     store = MemoryCounter(10_000, now=clock)
     for number in range(10_000):
-        store.count(Quota(f"{number}", 1))
+        one(store, Quota(f"{number}", 1))
     clock.now += 1
     before = len(store._windows)
-    store.count(Quota("x", 1))
+    one(store, Quota("x", 1))
     assert before - len(store._windows) <= 2
     for _ in range(30):
         clock.now += 1
         for number in range(1000):
-            store.count(Quota(f"{number}", 1))
+            one(store, Quota(f"{number}", 1))
     assert len(store._windows) <= 1001 and len(store._ends) <= 1001
 
 
 def counts(store: Any, quota: Quota, number: int = 400) -> list[int]:
     with ThreadPoolExecutor(16) as threads:
-        return sorted(threads.map(lambda _: store.count(quota).used, range(number)))
+        return sorted(threads.map(lambda _: one(store, quota).used, range(number)))
 
 
 def test_memory_with_many_threads() -> None:
@@ -79,11 +85,11 @@ def test_redis_with_many_threads_and_its_window(redis_url: str) -> None:
     client = store._clients.blocking
     assert 50 < client.ttl(REDIS_PREFIX + "k") <= 60
     client.pexpire(REDIS_PREFIX + "k", 2500)
-    assert store.count(Quota("k", 60, "redis")) == Spent(401, 3), "later requests do not prolong it"
+    assert one(store, Quota("k", 60, "redis")) == Spent(401, 3), "later requests do not prolong it"
     client.persist(REDIS_PREFIX + "k")
-    assert store.count(Quota("k", 60, "redis")) == Spent(402, 60), "one without an end gets one"
+    assert one(store, Quota("k", 60, "redis")) == Spent(402, 60), "one without an end gets one"
     client.script_flush()
-    assert store.count(Quota("k", 60, "redis")).used == 403
+    assert one(store, Quota("k", 60, "redis")).used == 403
     client.close()
 
 
@@ -91,9 +97,9 @@ def test_redis_from_event_loops(redis_url: str) -> None:
     store = RedisCounter(redis_url)
 
     async def count_all() -> list[int]:
-        told = await asyncio.gather(*(store.acount(Quota("loop", 60, "redis")) for _ in range(200)))
+        told = await asyncio.gather(*(store.acount([Quota("loop", 60, "redis")]) for _ in range(200)))
         await store._clients._async.pop(asyncio.get_running_loop()).aclose()
-        return sorted(spent.used for spent in told)
+        return sorted(spent.used for (spent,) in told)
 
     assert asyncio.run(count_all()) == [*range(1, 201)]
     assert asyncio.run(count_all()) == [*range(201, 401)]
@@ -102,10 +108,10 @@ def test_redis_from_event_loops(redis_url: str) -> None:
 def test_redis_that_is_away() -> None:
     store = RedisCounter(f"redis://:hush@127.0.0.1:{free_port()}/0")
     with pytest.raises(StoreUnavailable, match="Redis counter store failed") as found:
-        store.count(Quota("k", 1, "redis"))
+        one(store, Quota("k", 1, "redis"))
     assert "hush" not in str(found.value)
     with pytest.raises(StoreUnavailable):
-        asyncio.run(store.acount(Quota("k", 1, "redis")))
+        asyncio.run(store.acount([Quota("k", 1, "redis")]))
 
 
 @pytest.mark.parametrize(
@@ -122,14 +128,14 @@ def test_redis_that_is_away() -> None:
 def test_the_store_that_settings_name(settings: dict[str, Any], why: str) -> None:
     with override_settings(HMAC_GATEWAY=settings):
         store = counter_store()
-    assert store.count(Quota("k", 1)).used == 1, "memory is always there"
+    assert one(store, Quota("k", 1)).used == 1, "memory is always there"
     with pytest.raises(StoreUnavailable, match=why) as found:
-        store.count(Quota("k", 1, "redis"))
+        one(store, Quota("k", 1, "redis"))
     assert "hush" not in str(found.value)
 
 
 def test_each_quota_in_its_store() -> None:
     store = Counters(MemoryCounter(), RefusingCounter("away"))
-    assert asyncio.run(store.acount(Quota("k", 1))).used == 1
+    assert asyncio.run(store.acount([Quota("k", 1)]))[0].used == 1
     with pytest.raises(StoreUnavailable, match="away"):
-        asyncio.run(store.acount(Quota("k", 1, "redis")))
+        asyncio.run(store.acount([Quota("k", 1, "redis")]))

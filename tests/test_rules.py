@@ -273,7 +273,7 @@ def test_a_rule_is_no_way_to_authenticate(name: str) -> None:
     ):
         with pytest.raises(ConfigError, match="key-auth"):
             refused()
-    with pytest.raises(ConfigError, match="dialect"):
+    with pytest.raises(ConfigError, match="one of acl, basic-auth"):
         compile_plugin(name, config, "kong")
 
 

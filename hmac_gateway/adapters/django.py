@@ -444,7 +444,7 @@ def _piece(request: HttpRequest) -> bytes | Rejected:
 def refusal(request: HttpRequest, rejected: Rejected, steps: Pipeline = ()) -> HttpResponse:
     """The answer of a refusal, in the words of whoever refused."""
     request_id = request_id_of(request)
-    status, body, headers = answer(rejected, request_id)
+    status, body, headers = answer(rejected, request_id, request.META.get("HTTP_ACCEPT"))
     response = HttpResponse(body, status=status)
     for name, value in headers:
         # These are the server's own; under WSGI an application must not set them (PEP 3333).

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..conf import conf
-from ..plugins import ALL
+from ..plugins import ALL, of_dialect
 from .apisix_plugins import is_auth
 from .apisix_resources import CREDENTIALS, RESOURCES
 from .apisix_store import check
@@ -22,8 +22,8 @@ def names(subsystem: str = "http") -> list[str]:
     if subsystem == "stream":
         return []
     allowed = conf.plugins_available
-    found = [name for name in ALL if allowed is None or name in allowed]
-    return sorted(found, key=lambda name: -ALL[name].priority.get("apisix", 0))
+    found = [name for name in of_dialect("apisix") if allowed is None or name in allowed]
+    return sorted(found, key=lambda name: -ALL[name].priority["apisix"])
 
 
 def plugin_schema(name: str, schema_type: str | None) -> Any:
@@ -34,7 +34,7 @@ def plugin_schema(name: str, schema_type: str | None) -> Any:
     if schema_type == "consumer":
         found = getattr(plugin, "credential_schema", None)
     else:
-        found = plugin.config_schema.get("apisix")
+        found = plugin.config_schema["apisix"]
     if found is None:
         raise refuse("not found schema")
     return found
@@ -47,8 +47,8 @@ def everything(subsystem: str) -> dict[str, Any]:
         plugin: Any = ALL[name]
         entry = {
             "version": 0.1,
-            "priority": plugin.priority.get("apisix", 0),
-            "schema": plugin.config_schema.get("apisix", {}),
+            "priority": plugin.priority["apisix"],
+            "schema": plugin.config_schema["apisix"],
         }
         if is_auth(plugin):
             entry |= {"type": "auth", "consumer_schema": plugin.credential_schema}

@@ -18,7 +18,7 @@ from .. import sealing
 from ..conf import conf
 from ..core.credential import MASK
 from ..core.errors import ConfigError
-from ..plugins import ALL, META_SCHEMA, secret_fields, validate_config
+from ..plugins import META_SCHEMA, of_dialect, secret_fields, validate_config
 from ..plugins.fields import Worded
 from ..schema import apisix_text, problem
 from .errors import ApiError, refuse
@@ -29,9 +29,10 @@ from .writing import Writer
 def available(name: str) -> Any:
     """The plugin of that name. Raises ApiError for one that is unknown or not enabled in the settings."""
     allowed = conf.plugins_available
-    if name not in ALL or (allowed is not None and name not in allowed):
+    known = of_dialect("apisix")
+    if name not in known or (allowed is not None and name not in allowed):
         raise refuse(f"unknown plugin [{name}]")
-    return ALL[name]
+    return known[name]
 
 
 def is_auth(plugin: Any) -> bool:

@@ -66,7 +66,7 @@ def _schemas() -> Doc:
     enabled = [name for name in ALL if name in names()]
     for name in enabled:
         plugin: Any = ALL[name]
-        found[f"plugin.{name}"] = _open_api(plugin.config_schema.get("apisix", {"type": "object"}))
+        found[f"plugin.{name}"] = _open_api(plugin.config_schema["apisix"])
         if getattr(plugin, "credential_schema", None) is not None:
             found[f"credential.{name}"] = _open_api(plugin.credential_schema)
     for resource in (*RESOURCES.values(), CREDENTIALS):

@@ -19,7 +19,7 @@ from django.middleware.common import CommonMiddleware
 
 from ..core.errors import ConfigError
 from ..gate import compile_step
-from ..plugins import PLUGINS
+from ..plugins import PLUGINS, spoken
 from . import middleware, policies, protect
 from .common import shortened, value
 from .policies import Placed
@@ -45,12 +45,15 @@ def _ask(databases: Sequence[str] | None, label: str, name: str, question: Calla
     return found
 
 
+_COLUMNS: Final = ("name", "config", "dialect", "legacy", "place")
+
+
 def _plugins(databases: Sequence[str] | None) -> list[dict[str, Any]]:
     return _ask(
         databases,
         "hmac_proxy",
         "Plugin",
-        lambda rows: list(rows.filter(enabled=True, name__in=PLUGINS).values("name", "config", "dialect", "place")),
+        lambda rows: list(rows.filter(enabled=True, name__in=PLUGINS).values(*_COLUMNS)),
     )
 
 
@@ -58,7 +61,7 @@ def _placed(rows: list[dict[str, Any]]) -> list[Placed]:
     found = []
     for row in rows:
         try:
-            step = compile_step(row["name"], row["config"], row["dialect"])
+            step = compile_step(row["name"], row["config"], spoken(row["name"], row["dialect"], row["legacy"]))
         except (ConfigError, TypeError):
             continue  # the runtime tells, with the row's name
         found.append(Placed(row["place"].replace(":", " "), step))

@@ -149,7 +149,8 @@ class Identity(NamedTuple):
 
     `consumer` is None where no plugin asked; `credential` is None for an anonymous consumer. `csrf_exempt`: the
     request cannot have been forged by way of a browser. `claims` are what a verified token says (jwt-auth with
-    `store_in_ctx`), None otherwise.
+    `store_in_ctx`), None otherwise. `dialect` is that of `plugin`. `groups` are those by which acl let it pass, None
+    where acl was not asked, or hides them.
     """
 
     consumer: Consumer | None = None
@@ -159,6 +160,10 @@ class Identity(NamedTuple):
     covered: frozenset[str] = frozenset()
     csrf_exempt: bool = False
     claims: dict[str, Any] | None = None
+    dialect: str = "apisix"
+    groups: tuple[str, ...] | None = None
+    #: What upstreams are told the credential is called.
+    credential_identifier: str = ""
 
 
 #: The identity of a request on a route that asks for none.

@@ -21,6 +21,7 @@ class Reason(StrEnum):
     WRONG_SCHEME = "wrong_scheme"
     MALFORMED_AUTHORIZATION = "malformed_authorization"
     INCOMPLETE = "incomplete_authorization"
+    SEVERAL_CREDENTIALS = "several_credentials"
     ALGORITHM_MISSING = "algorithm_missing"
     UNKNOWN_KEY = "unknown_key"
     CREDENTIAL_DISABLED = "credential_disabled"
@@ -28,6 +29,7 @@ class Reason(StrEnum):
     CREDENTIAL_EXPIRED = "credential_expired"
     SECRET_UNAVAILABLE = "secret_unavailable"
     WRONG_PASSWORD = "wrong_password"
+    ALGORITHM_UNKNOWN = "algorithm_unknown"
     ALGORITHM_NOT_ALLOWED = "algorithm_not_allowed"
     CRITICAL_HEADER = "critical_header"
     # Freshness.
@@ -38,6 +40,7 @@ class Reason(StrEnum):
     TOKEN_EXPIRED = "token_expired"
     TOKEN_NOT_YET_VALID = "token_not_yet_valid"
     CLAIM_INVALID = "claim_invalid"
+    LIFETIME_TOO_LONG = "lifetime_too_long"
     # What was covered.
     HEADER_NOT_SIGNED = "header_not_signed"
     HEADER_ABSENT = "signed_header_absent"

@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 from typing import Final, NamedTuple
 
+from . import bodies
+from .dialects import HMACPROXY, KONG, LEGACY
 from .errors import Rejected
 from .reasons import Reason
 
@@ -22,11 +24,23 @@ class Row(NamedTuple):
     key: str = "message"
 
 
-#: The command hmacproxy's: plain text, and one answer to whatever is wrong with a signature.
-HMACPROXY: Final = "hmacproxy"
 _UNVERIFIED: Final = "client request can't be validated"
 _TOO_LARGE: Final = "request size {size} is greater than the maximum size {limit} allowed"
 _UNKNOWN_JWT_KEY: Final = "Invalid user key in JWT token"
+
+_KONG_UNVERIFIED: Final = "HMAC signature cannot be verified"
+_KONG_MISMATCH: Final = "HMAC signature does not match"
+_KONG_DATE: Final = _KONG_UNVERIFIED + ", a valid date or x-date header is required for HMAC Authentication"
+_LEGACY_DATE: Final = _KONG_UNVERIFIED + ", a valid date field is required for HMAC Authentication"
+_DATES: Final = (Reason.DATE_MISSING, Reason.DATE_INVALID, Reason.DATE_NOT_SIGNED, Reason.CLOCK_SKEW)
+_MISMATCHES: Final = (
+    *(Reason.SIGNATURE_MISMATCH, Reason.SIGNATURE_MALFORMED),
+    *(Reason.DIGEST_MISSING, Reason.DIGEST_NOT_SIGNED, Reason.DIGEST_MALFORMED, Reason.DIGEST_MISMATCH),
+)
+_NO_CREDENTIAL: Final = (
+    *(Reason.UNKNOWN_KEY, Reason.CREDENTIAL_DISABLED),
+    *(Reason.CREDENTIAL_NOT_YET_VALID, Reason.CREDENTIAL_EXPIRED),
+)
 
 TABLE: Final[dict[tuple[str, str, Reason | None], Row]] = {
     # The gateway itself; "" is no plugin.
@@ -94,6 +108,9 @@ TABLE: Final[dict[tuple[str, str, Reason | None], Row]] = {
     ("apisix", "limit-count", Reason.COUNTER_STORE_UNAVAILABLE): Row(503, "failed to limit count", "error_msg"),
     # Kong's words for what the gateway itself answers.
     ("kong", "", None): Row(400, "Bad request"),
+    ("kong", "", Reason.DUPLICATE_HEADER): Row(400, "Bad request"),
+    ("kong", "", Reason.AMBIGUOUS_PATH): Row(400, "Bad request"),
+    ("kong", "", Reason.MALFORMED): Row(400, "Bad request"),
     ("kong", "", Reason.NO_ROUTE): Row(404, "no Route matched with those values"),
     ("kong", "", Reason.TLS_REQUIRED): Row(426, "Please use HTTPS protocol"),
     ("kong", "", Reason.NO_SERVICE): Row(503, "no Service found with those values"),
@@ -110,6 +127,46 @@ TABLE: Final[dict[tuple[str, str, Reason | None], Row]] = {
     ("kong", "", Reason.UPSTREAM_TIMEOUT): Row(504, "The upstream server is timing out"),
     ("kong", "", Reason.REPLAY_STORE_UNAVAILABLE): Row(503, "The upstream server is currently unavailable"),
     ("kong", "", Reason.DIFFERENT_CONSUMERS): Row(401, "Unauthorized"),
+    ("kong", "", Reason.ANONYMOUS_UNKNOWN): Row(500, "anonymous consumer {name} is configured but doesn't exist"),
+    # hmac-auth.
+    ("kong", "hmac-auth", None): Row(401, _KONG_UNVERIFIED),
+    ("kong", "hmac-auth", Reason.MISSING): Row(401, "Unauthorized"),
+    **{("kong", "hmac-auth", reason): Row(401, _KONG_DATE) for reason in _DATES},
+    **{("kong", "hmac-auth", reason): Row(401, _KONG_MISMATCH) for reason in _MISMATCHES},
+    ("kong", "hmac-auth", Reason.REPLAYED): Row(401, _KONG_UNVERIFIED + ": replayed"),
+    # hmac-auth of 0.x: all but "nothing sent" is 403.
+    (LEGACY, "hmac-auth", None): Row(403, _KONG_UNVERIFIED),
+    (LEGACY, "hmac-auth", Reason.MISSING): Row(401, "Unauthorized"),
+    **{(LEGACY, "hmac-auth", reason): Row(403, _LEGACY_DATE) for reason in _DATES},
+    **{(LEGACY, "hmac-auth", reason): Row(403, _KONG_MISMATCH) for reason in _MISMATCHES},
+    (LEGACY, "hmac-auth", Reason.REPLAYED): Row(403, _KONG_UNVERIFIED + ": replayed"),
+    # key-auth.
+    ("kong", "key-auth", None): Row(401, "Unauthorized"),
+    ("kong", "key-auth", Reason.MISSING): Row(401, "No API key found in request"),
+    ("kong", "key-auth", Reason.MALFORMED_AUTHORIZATION): Row(401, "Duplicate API key found"),
+    # basic-auth.
+    ("kong", "basic-auth", None): Row(401, "Unauthorized"),
+    # jwt.
+    ("kong", "jwt", None): Row(401, "Invalid signature"),
+    ("kong", "jwt", Reason.MISSING): Row(401, "Unauthorized"),
+    ("kong", "jwt", Reason.SEVERAL_CREDENTIALS): Row(401, "Multiple tokens provided"),
+    ("kong", "jwt", Reason.MALFORMED_AUTHORIZATION): Row(401, "Bad token; invalid JSON"),
+    ("kong", "jwt", Reason.ALGORITHM_UNKNOWN): Row(401, "Bad token; invalid alg"),
+    ("kong", "jwt", Reason.SIGNATURE_MALFORMED): Row(401, "Bad token; invalid signature"),
+    ("kong", "jwt", Reason.INCOMPLETE): Row(401, "No mandatory '{claim}' in claims"),
+    # What is switched off is not there.
+    **{("kong", "jwt", reason): Row(401, "No credentials found for given '{claim}'") for reason in _NO_CREDENTIAL},
+    ("kong", "jwt", Reason.SECRET_UNAVAILABLE): Row(401, "Invalid key/secret"),
+    ("kong", "jwt", Reason.ALGORITHM_NOT_ALLOWED): Row(401, "Invalid algorithm"),
+    ("kong", "jwt", Reason.CLAIM_INVALID): Row(401, "must be a number", "{claim}"),
+    ("kong", "jwt", Reason.TOKEN_EXPIRED): Row(401, "token expired", "exp"),
+    ("kong", "jwt", Reason.TOKEN_NOT_YET_VALID): Row(401, "token not valid yet", "nbf"),
+    ("kong", "jwt", Reason.LIFETIME_TOO_LONG): Row(401, "exceeds maximum allowed expiration", "exp"),
+    # Rules.
+    ("kong", "acl", Reason.CONSUMER_REQUIRED): Row(401, "Unauthorized"),
+    ("kong", "acl", Reason.CONSUMER_FORBIDDEN): Row(403, "You cannot consume this service"),
+    ("kong", "rate-limiting", Reason.RATE_LIMITED): Row(429, "API rate limit exceeded"),
+    ("kong", "rate-limiting", Reason.COUNTER_STORE_UNAVAILABLE): Row(500, "An unexpected error occurred"),
     # The command hmacproxy.
     (HMACPROXY, "", None): Row(401, "unauthorized request"),
     (HMACPROXY, "hmac-auth", None): Row(401, "unauthorized request"),
@@ -121,9 +178,14 @@ TABLE: Final[dict[tuple[str, str, Reason | None], Row]] = {
     (HMACPROXY, "", Reason.UPSTREAM_TIMEOUT): Row(504, "the upstream did not answer in time"),
 }
 
+#: Whose words count where a dialect has none of its own, before APISIX's.
+_ELDERS: Final = {LEGACY: (KONG,)}
+
 
 #: A configuration may choose any status; with these no body may follow (RFC 9110 6.4.1).
 _BODILESS: Final = (204, 205, 304)
+#: What Kong answers without its error template: compact, without a request id.
+_PLAIN: Final = (("kong", "jwt"),)
 
 
 class Answer(NamedTuple):
@@ -135,16 +197,13 @@ class Answer(NamedTuple):
 
 
 def row(rejected: Rejected) -> Row:
-    """The table's row for a refusal; falls back from the plugin to the gateway, from a dialect to APISIX's."""
-    for dialect in (rejected.dialect, "apisix"):
-        for plugin, reason in (
-            (rejected.plugin, rejected.reason),
-            ("", rejected.reason),
-            (rejected.plugin, None),
-        ):
-            found = TABLE.get((dialect, plugin, reason))
-            if found is not None:
-                return found._replace(status=rejected.status) if rejected.status else found
+    """The table's row for a refusal; falls back from the plugin to the gateway, from a dialect to its elders."""
+    for dialects in ((rejected.dialect, *_ELDERS.get(rejected.dialect, ())), ("apisix",)):
+        for plugin, reason in ((rejected.plugin, rejected.reason), ("", rejected.reason), (rejected.plugin, None)):
+            for dialect in dialects:
+                found = TABLE.get((dialect, plugin, reason))
+                if found is not None:
+                    return found._replace(status=rejected.status) if rejected.status else found
     return TABLE["apisix", "", None]
 
 
@@ -157,26 +216,31 @@ def answer_text(rejected: Rejected) -> str:
     return text.format(**rejected.facts) if rejected.facts else text
 
 
-def answer(rejected: Rejected, request_id: str = "") -> Answer:
-    """The HTTP answer of a refusal: the table's words, filled with sizes and names, never with a secret."""
-    status, _, key = row(rejected)
+def answer(rejected: Rejected, request_id: str = "", accept: str | None = None) -> Answer:
+    """The HTTP answer of a refusal: the table's words, filled with sizes and names, never with a secret.
+
+    `accept` is the request's Accept, by which Kong chooses between JSON, plain text, HTML and XML.
+    """
+    found = row(rejected)
+    status, text, key = found.status, answer_text(rejected), found.key.format(**rejected.facts)
     if rejected.dialect == HMACPROXY:
         plain = [("content-type", "text/plain; charset=utf-8"), ("x-content-type-options", "nosniff")]
-        return Answer(status, answer_text(rejected).encode() + b"\n", plain)
-    body = {key: answer_text(rejected)}
+        return Answer(status, text.encode() + b"\n", plain)
+    body: dict[str, str] = {key: text}
     if rejected.expose:
         body["code"] = str(rejected.reason)
-    if rejected.dialect == "kong":
-        body["request_id"] = request_id
-        text_body = json.dumps(body, indent=2)
-    else:
-        text_body = json.dumps(body, separators=(",", ":"))
     if rejected.response is not None:
         given = rejected.response
-        text_body = given if isinstance(given, str) else json.dumps(given, separators=(",", ":"))
-    headers = [("content-type", "application/json"), *rejected.headers]
+        content = given if isinstance(given, str) else json.dumps(given, separators=(",", ":"))
+        kind = "application/json"
+    elif rejected.dialect == "kong" and (rejected.dialect, rejected.plugin) not in _PLAIN:
+        kind, content = bodies.rendered(body, request_id, accept)
+    else:
+        kind = "application/json" if rejected.dialect == "apisix" else "application/json; charset=utf-8"
+        content = json.dumps(body, separators=(",", ":"))
+    headers = [("content-type", kind), *rejected.headers]
     if status == 401 and rejected.challenge:
         headers.append(("www-authenticate", rejected.challenge))
     if status in _BODILESS:
         return Answer(status, b"", headers[1:])
-    return Answer(status, text_body.encode() + b"\n", headers)
+    return Answer(status, content.encode() + b"\n", headers)

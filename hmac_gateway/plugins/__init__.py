@@ -10,19 +10,24 @@ from collections.abc import Mapping
 from typing import Any, Final, cast
 
 from ..core.credential import MASK, is_reference
+from ..core.dialects import LEGACY
 from ..core.errors import ConfigError
 from ..expr import compile_expr
 from ..schema import check
 from . import (
+    acl,
     basic_auth,
     consumer_restriction,
+    fields,
     hmac_auth,
     jwt_auth,
     jwt_keys,
     key_auth,
+    kong_jwt,
     limit_count,
     multi_auth,
     public_api,
+    rate_limiting,
     sign_request,
 )
 from .base import AuthPlugin, OutgoingPlugin, RulePlugin
@@ -33,6 +38,7 @@ PLUGINS: Final[dict[str, AuthPlugin]] = {
     basic_auth.name: cast(AuthPlugin, basic_auth),
     key_auth.name: cast(AuthPlugin, key_auth),
     jwt_auth.name: cast(AuthPlugin, jwt_auth),
+    kong_jwt.name: cast(AuthPlugin, kong_jwt),
     multi_auth.name: cast(AuthPlugin, multi_auth),
 }
 
@@ -41,6 +47,8 @@ RULES: Final[dict[str, RulePlugin]] = {
     consumer_restriction.name: cast(RulePlugin, consumer_restriction),
     limit_count.name: cast(RulePlugin, limit_count),
     public_api.name: cast(RulePlugin, public_api),
+    acl.name: cast(RulePlugin, acl),
+    rate_limiting.name: cast(RulePlugin, rate_limiting),
 }
 
 #: What edits a request last, on its way to the upstream.
@@ -64,6 +72,21 @@ META_SCHEMA: Final = {
 }
 
 
+def of_dialect(dialect: str) -> dict[str, AuthPlugin | RulePlugin | OutgoingPlugin]:
+    """The plugins that a dialect has, by name."""
+    return {name: plugin for name, plugin in ALL.items() if dialect in plugin.config_schema}
+
+
+def spoken(name: str, dialect: str, legacy: bool) -> str:
+    """The dialect in which a plugin answers: its row's, or Kong 0.x where the row says so and the plugin has it."""
+    return LEGACY if legacy and name in ALL and LEGACY in ALL[name].config_schema else dialect
+
+
+def filled(name: str, config: Mapping[str, Any], dialect: str) -> dict[str, Any]:
+    """A configuration with the dialect's defaults written into it: every field, null where there is none (Kong)."""
+    return fields.filled(fields.without_nulls(config), ALL[name].config_schema[dialect])
+
+
 def get(name: str) -> AuthPlugin:
     """The authentication method of that name; ConfigError naming the known plugins."""
     plugin = PLUGINS.get(name)
@@ -83,7 +106,10 @@ def validate_config(name: str, config: Mapping[str, Any], dialect: str) -> None:
 
     A mask in place of a secret passes, since it has a secret's shape; no secret is in the error.
     """
-    plugin = RULES.get(name) or OUTGOING.get(name) or get(name)
+    here = of_dialect(dialect) or ALL
+    if name not in here:
+        raise ConfigError("name", name, f"one of {', '.join(sorted(here))}")
+    plugin = here[name]
     hidden = secret_fields(name)
     if not isinstance(config, Mapping):
         raise ConfigError("config", MASK if hidden else config, "an object")

@@ -5,11 +5,12 @@ Imports `core` and `schemes` only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from ..core.credential import Lookup, Secret
+from ..core.dialects import APISIX
 from ..core.errors import Rejected
 from ..core.identity import Carrier, Identity, Verified
 from ..core.message import Message
@@ -27,6 +28,15 @@ class Common:
     expose_reason: bool
     #: Everywhere a credential may stand: what answers vary on, and what `hide_credentials` takes away.
     carriers: frozenset[Carrier]
+    #: The credential's attribute that upstreams are told as X-Credential-Identifier, "" for none.
+    told: str = "public_id"
+    #: Kong: whether OPTIONS requests are asked for credentials too.
+    run_on_preflight: bool = True
+
+    @property
+    def optional(self) -> bool:
+        """Kong: whether somebody whom another plugin has recognised need not be asked again."""
+        return bool(self.anonymous) and self.dialect != APISIX
 
 
 class AuthPlugin(Protocol):
@@ -42,6 +52,8 @@ class AuthPlugin(Protocol):
     #: The credential's field that a request names, and the one that must stay secret.
     identifier_field: str
     secret_field: str
+    #: Under which plugin's name its credentials are kept: its own, or that of the plugin whose credentials it shares.
+    holder: str
 
     def compile(self, config: Mapping[str, Any], dialect: str) -> Any:
         """The frozen configuration that `check` takes; ConfigError where it is wrong."""
@@ -71,19 +83,29 @@ class Quota(NamedTuple):
     """One more request to be counted under `key`, in windows of `window` seconds, in the store named `store`.
 
     `store` is `local`, or `redis` for the one that all processes share; the adapter counts and asks the plugin what it
-    means.
+    means. A request that would be more than `limit` is not counted, under none of the keys it was to be counted under;
+    None: it always is.
     """
 
     key: str
     window: int
     store: str = "local"
+    limit: int | None = None
 
 
 class Spent(NamedTuple):
-    """How many requests a window has seen, this one included, and seconds until it is over."""
+    """How many requests a window has seen, and seconds until it is over.
+
+    This request is among them, or is one more than the limit of this window; where another one's limit kept it from
+    being counted, it is not.
+    """
 
     used: int
     reset: int
+
+
+#: What a rule says of a request: refused, to be counted first, passed as somebody of whom more is known, or passed.
+Judgement = Rejected | list[Quota] | Identity | None
 
 
 class RulePlugin(Protocol):
@@ -96,10 +118,12 @@ class RulePlugin(Protocol):
     def compile(self, config: Mapping[str, Any], dialect: str) -> Any:
         """The frozen configuration that `check` takes; ConfigError where it is wrong."""
 
-    def check(self, message: Message, config: Any, facts: Facts, now: float) -> Rejected | Quota | None:
-        """Judge a request at `now` (Unix seconds): refused, to be counted first, or passed."""
+    def check(self, message: Message, config: Any, facts: Facts, now: float) -> Judgement:
+        """Judge a request at `now` (Unix seconds). All quotas of one judgement name the same store."""
 
-    def counted(self, config: Any, quota: Quota, spent: Spent | None) -> tuple[list[tuple[str, str]], Rejected | None]:
+    def counted(
+        self, config: Any, quotas: list[Quota], spent: Sequence[Spent] | None
+    ) -> tuple[list[tuple[str, str]], Rejected | None]:
         """Response headers, and the refusal if there is one; `spent` is None where the store is away."""
 
 

@@ -6,7 +6,8 @@ on a route, a service or a plugin config; `{"username": "alice", "password": "al
 
     curl http://127.0.0.1:9080/ip -u alice:alice-password
 
-is let in. Fields and defaults are APISIX's; `expose_reason` is ours. Imports `core` and `schema`; called by the gate.
+is let in. Fields and defaults are the dialect's; `expose_reason` is ours. Imports `core` and `schema`; called by the
+gate.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from ..core.credential import Credential, Lookup
+from ..core.dialects import APISIX, KONG
 from ..core.errors import Rejected
 from ..core.identity import Carrier, Verified
 from ..core.macs import DUMMY_SECRET, decode_base64, equal
@@ -27,13 +29,19 @@ from . import fields
 from .base import Common
 
 name: Final = "basic-auth"
-priority: Final = {"apisix": 2520}
+priority: Final = {APISIX: 2520, KONG: 1100}
+holder: Final = name
 identifier_field: Final = "username"
 secret_field: Final = "password"
-CARRIERS: Final = frozenset({Carrier("header", "authorization")})
+#: In the order they are looked at.
+_PLACES: Final = {
+    APISIX: (Carrier("header", "authorization"),),
+    KONG: (Carrier("header", "proxy-authorization"), Carrier("header", "authorization")),
+}
 
 #: What the console puts into a new one: services rarely need to see the password.
 PROPOSED: Final[dict[str, Any]] = {"hide_credentials": True}
+KONG_PROPOSED: Final = PROPOSED
 
 #: Unknown fields are accepted, as in APISIX.
 APISIX_SCHEMA: Final[dict[str, Any]] = {
@@ -45,7 +53,15 @@ APISIX_SCHEMA: Final[dict[str, Any]] = {
         "expose_reason": fields.EXPOSE_REASON,
     },
 }
-config_schema: Final = {"apisix": APISIX_SCHEMA}
+KONG_SCHEMA: Final = fields.kong(
+    {
+        "hide_credentials": fields.HIDE_CREDENTIALS,
+        "anonymous": fields.KONG_ANONYMOUS,
+        "realm": fields.realm("service"),
+        "expose_reason": fields.EXPOSE_REASON,
+    }
+)
+config_schema: Final = {APISIX: APISIX_SCHEMA, KONG: KONG_SCHEMA}
 
 credential_schema: Final[dict[str, Any]] = {
     "type": "object",
@@ -69,8 +85,9 @@ _WORD: Final = re.compile(r"basic(?:[ \t]|\Z)", re.I | re.A)
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """One `basic-auth` as compiled from what stands on an object."""
+    """One `basic-auth` as compiled from what stands on an object. `places` are looked at in this order."""
 
+    places: tuple[Carrier, ...]
     common: Common
 
 
@@ -84,7 +101,8 @@ class Presented(NamedTuple):
 def compile(config: Mapping[str, Any], dialect: str = "apisix") -> Config:
     """Check and freeze a configuration; raises `ConfigError` naming the field."""
     values = fields.checked(config, dialect, config_schema)
-    return Config(fields.common(values, dialect, "Basic", CARRIERS))
+    places = _PLACES[dialect]
+    return Config(places, fields.common(values, dialect, "Basic", frozenset(places)))
 
 
 def common(config: Config) -> Common:
@@ -97,29 +115,40 @@ def check(
 ) -> Verified | Rejected:
     """Verify user name and password at `now` (Unix seconds).
 
-    Both are tried as sent, and where they hold white space once more without it, as APISIX reads them. An unknown
-    user, an unusable credential and a wrong password run the same steps.
+    Of several places the first whose user is known is final (Kong). Both are tried as sent, and where they hold white
+    space once more without it, as APISIX reads them. An unknown user, an unusable credential and a wrong password run
+    the same steps.
     """
-    text = message.get("authorization")
-    presented = parse(text) if text is not None else Reason.MISSING
-    if trace is not None:
-        trace.step("authorization", *_told(text, presented))
-    if isinstance(presented, Reason):
-        return reject(config, presented)
-    credential, reason = _judge(presented, lookup, now)
-    if reason is not None:
-        tight = Presented(*(b"".join(part.split()) for part in presented))
-        if tight != presented:
-            other, why = _judge(tight, lookup, now)
-            if why is None or reason is Reason.UNKNOWN_KEY:
-                credential, reason = other, why
-    if trace is not None:
-        said = "" if reason is None else str(reason)
-        trace.step("password", reason is None, "the password of a known, usable user", "", said)
-    if credential is None or reason is not None:
-        detail = "" if credential is None else f"credential {credential.id}"
-        return reject(config, reason or Reason.UNKNOWN_KEY, detail)
-    return Verified(credential)
+    refused = Reason.MISSING
+    credential: Credential | None = None
+    for place in config.places:
+        text = message.get(place.name)
+        if text is None:
+            continue
+        presented = parse(text)
+        if trace is not None:
+            trace.step(place.name, *_told(presented))
+        if isinstance(presented, Reason):
+            refused = presented
+            continue
+        credential, reason = _judge(presented, lookup, now)
+        if reason is not None and config.common.dialect == APISIX:
+            tight = Presented(*(b"".join(part.split()) for part in presented))
+            if tight != presented:
+                other, why = _judge(tight, lookup, now)
+                if why is None or reason is Reason.UNKNOWN_KEY:
+                    credential, reason = other, why
+        if trace is not None:
+            said = "" if reason is None else str(reason)
+            trace.step("password", reason is None, "the password of a known, usable user", "", said)
+        if credential is not None and reason is None:
+            return Verified(credential, carrier=place)
+        refused = reason or Reason.UNKNOWN_KEY
+        if credential is not None:
+            break
+    if refused is Reason.MISSING and trace is not None:
+        trace.step("authorization", False, _EXPECTED, "", "no Authorization header came")
+    return reject(config, refused, "" if credential is None else f"credential {credential.id}")
 
 
 def parse(text: str) -> Presented | Reason:
@@ -147,18 +176,18 @@ def _judge(presented: Presented, lookup: Lookup, now: float) -> tuple[Credential
     return credential, fault if fault is not None or held else Reason.WRONG_PASSWORD
 
 
-def _told(text: str | None, presented: Presented | Reason) -> tuple[bool, str, str, str]:
+_EXPECTED: Final = "Basic and the base64 of user:password"
+
+
+def _told(presented: Presented | Reason) -> tuple[bool, str, str, str]:
     """A step of an explanation. It shows the user name, never the password or what stands under another scheme."""
-    expected = "Basic and the base64 of user:password"
-    if text is None:
-        return False, expected, "", "no Authorization header came"
     if presented is Reason.WRONG_SCHEME:
-        return False, expected, "…", "it does not begin with Basic"
+        return False, _EXPECTED, "…", "it does not begin with Basic"
     if isinstance(presented, Reason):
-        return False, expected, "Basic …", "not the base64 of a text with a colon"
+        return False, _EXPECTED, "Basic …", "not the base64 of a text with a colon"
     # Some services take a key for the user name, with an empty password: such a name may be a secret.
     named = presented.username.decode("utf-8", "replace") if presented.password else "…, without a password"
-    return True, expected, f"user {named}", ""
+    return True, _EXPECTED, f"user {named}", ""
 
 
 def reject(config: Config, reason: Reason, detail: str = "") -> Rejected:

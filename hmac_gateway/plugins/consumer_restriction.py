@@ -8,7 +8,7 @@ Fields, defaults and texts are APISIX's. Imports `core` and `schema`; called by 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from ..core.errors import Rejected
 from ..core.message import Message
 from ..core.reasons import Reason
 from . import fields
-from .base import Facts, Quota, Spent
+from .base import Facts, Judgement, Quota, Spent
 
 name: Final = "consumer-restriction"
 priority: Final = {"apisix": 2400}
@@ -93,7 +93,7 @@ def compile(config: Mapping[str, Any], dialect: str = "apisix") -> Config:
     )
 
 
-def check(message: Message, config: Config, facts: Facts, now: float) -> Rejected | Quota | None:
+def check(message: Message, config: Config, facts: Facts, now: float) -> Judgement:
     """Judge who calls, or which route or service is called; `now` does not matter.
 
     The blacklist comes first. Who is on the whitelist passes, with any method; where there is one, nobody else does.
@@ -110,7 +110,9 @@ def check(message: Message, config: Config, facts: Facts, now: float) -> Rejecte
     return None if allowed is None or message.method in allowed else _reject(config, Reason.CONSUMER_FORBIDDEN)
 
 
-def counted(config: Config, quota: Quota, spent: Spent | None) -> tuple[list[tuple[str, str]], Rejected | None]:
+def counted(
+    config: Config, quotas: list[Quota], spent: Sequence[Spent] | None
+) -> tuple[list[tuple[str, str]], Rejected | None]:
     """Nothing is counted."""
     return [], None
 

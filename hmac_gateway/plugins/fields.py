@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from ..core.dialects import APISIX, KONG, LEGACY
 from ..core.errors import ConfigError
 from ..core.identity import Carrier
 from ..schema import check as check_schema
@@ -18,37 +19,57 @@ HIDE_CREDENTIALS: Final[dict[str, Any]] = {"type": "boolean", "default": False}
 EXPOSE_REASON: Final[dict[str, Any]] = {"type": "boolean", "default": False}
 
 
+#: Kong's fields of the same meaning. It knows no unknown field, and takes null for "not set".
+KONG_ANONYMOUS: Final[dict[str, Any]] = {
+    "type": "string",
+    "minLength": 1,
+    "description": "the id or the user name of a consumer",
+}
+RUN_ON_PREFLIGHT: Final[dict[str, Any]] = {"type": "boolean", "default": True}
+
+
 class Worded(ConfigError):
-    """Configuration that is refused, with the words that APISIX has for it: `text`, which quotes no value."""
+    """Configuration that is refused, with the words that the dialect has for it: `text`, which quotes no value."""
 
     def __init__(self, field: str, given: Any, allowed: str, text: str) -> None:
         super().__init__(field, given, allowed)
         self.text = text
 
 
+#: A realm, as it stands in WWW-Authenticate.
+REALM: Final[dict[str, Any]] = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": 128,
+    # \Z, since `$` lets a final newline through, which would split the header it goes into.
+    "pattern": r"^[\x20-\x21\x23-\x5B\x5D-\x7E]+\Z",
+    "description": 'printable ASCII without " and \\',
+}
+#: A header's name.
+HEADER: Final[dict[str, Any]] = {
+    "type": "string",
+    "maxLength": 128,
+    # RFC 9110 5.6.2: what a header's name may consist of.
+    "pattern": r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z",
+    "description": "a header's name: letters, digits and !#$%&'*+-.^_`|~",
+}
+#: A cookie's name (RFC 6265 4.1.1: a token).
+COOKIE: Final[dict[str, Any]] = {**HEADER, "description": "a cookie's name: letters, digits and !#$%&'*+-.^_`|~"}
+
+
 def realm(default: str) -> dict[str, Any]:
-    """The schema of a realm, as it stands in WWW-Authenticate."""
-    return {
-        "type": "string",
-        "minLength": 1,
-        "maxLength": 128,
-        # \Z, since `$` lets a final newline through, which would split the header it goes into.
-        "pattern": r"^[\x20-\x21\x23-\x5B\x5D-\x7E]+\Z",
-        "description": 'printable ASCII without " and \\',
-        "default": default,
-    }
+    """The schema of a realm that is never absent."""
+    return {**REALM, "default": default}
 
 
 def header(default: str) -> dict[str, Any]:
-    """The schema of a header's name."""
-    return {
-        "type": "string",
-        "maxLength": 128,
-        # RFC 9110 5.6.2: what a header's name may consist of.
-        "pattern": r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z",
-        "description": "a header's name: letters, digits and !#$%&'*+-.^_`|~",
-        "default": default,
-    }
+    """The schema of a header's name, with a default."""
+    return {**HEADER, "default": default}
+
+
+def kong(properties: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """The schema of a configuration in Kong's dialect: unknown fields are refused."""
+    return {"type": "object", "properties": dict(properties), "additionalProperties": False, **more}
 
 
 def header_names(name: str) -> tuple[str, ...]:
@@ -61,20 +82,55 @@ def header_names(name: str) -> tuple[str, ...]:
 
 
 def checked(config: Mapping[str, Any], dialect: str, schemas: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """A configuration with its defaults filled in; raises ConfigError naming the field that is wrong."""
+    """A configuration with its defaults filled in; raises ConfigError naming the field that is wrong.
+
+    In Kong's dialect null is "not set", and takes the default.
+    """
     if dialect not in schemas:
         raise ConfigError("dialect", dialect, f"one of {', '.join(schemas)}")
-    check_schema(config, schemas[dialect])
-    return {name: config.get(name, field.get("default")) for name, field in schemas[dialect]["properties"].items()}
+    schema = schemas[dialect]
+    if dialect != APISIX and isinstance(config, Mapping):
+        config = without_nulls(config)
+    check_schema(config, schema)
+    return filled(config, schema)
 
 
-def common(values: Mapping[str, Any], dialect: str, word: str, carriers: frozenset[Carrier]) -> Common:
-    """What the gate needs of checked values; `word` is the challenge's scheme."""
+def without_nulls(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration less what is null, in records inside it too."""
+    return {
+        name: without_nulls(value) if isinstance(value, Mapping) else value
+        for name, value in config.items()
+        if value is not None
+    }
+
+
+def filled(config: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Every field of a schema: as configured, else its default, else None; records inside it likewise."""
+    found: dict[str, Any] = {}
+    for name, field in schema["properties"].items():
+        value = config.get(name, field.get("default"))
+        if field.get("type") == "object" and "properties" in field:
+            value = filled(value or {}, field)
+        found[name] = value
+    return found
+
+
+def common(
+    values: Mapping[str, Any], dialect: str, word: str, carriers: frozenset[Carrier], told: str = "identifier"
+) -> Common:
+    """What the gate needs of checked values; `word` is the challenge's scheme.
+
+    `told` is the credential's attribute that upstreams are told in Kong's dialect.
+    """
+    realm = values.get("realm")
+    challenge = word if realm is None else f'{word} realm="{realm}"'
     return Common(
         dialect=dialect,
-        challenge=f'{word} realm="{values["realm"]}"',
-        anonymous=values["anonymous_consumer"] or "",
-        hide_credentials=values["hide_credentials"],
+        challenge="" if dialect == LEGACY else challenge,
+        anonymous=values.get("anonymous_consumer" if dialect == APISIX else "anonymous") or "",
+        hide_credentials=values.get("hide_credentials", False),
         expose_reason=values["expose_reason"],
         carriers=carriers,
+        told={APISIX: "public_id", KONG: told}.get(dialect, ""),
+        run_on_preflight=values.get("run_on_preflight", True),
     )

@@ -2,9 +2,12 @@
 
     {"clock_skew": 300, "allowed_algorithms": ["hmac-sha256"], "signed_headers": ["@request-target", "date"]}
 
-on a route, a service or a plugin config; `{"key_id": "client-1", "secret_key": "…"}` on a credential. Fields and
-defaults are APISIX's; `require_signed_date`, `require_signed_digest`, `replay_protection`, `replay_methods`,
-`expose_reason` and `scheme` are ours. With `"scheme": "hmacproxy"` the fields of HMACPROXY say what both sides know:
+on a route, a service or a plugin config; `{"key_id": "client-1", "secret_key": "…"}` on a credential. In Kong's dialect
+
+    {"clock_skew": 300, "algorithms": ["hmac-sha256"], "enforce_headers": ["@request-target", "date"]}
+
+Fields and defaults are the dialect's; those of `_OURS` are ours. With `"scheme": "hmacproxy"` the fields of HMACPROXY
+say what both sides know:
 
     {"scheme": "hmacproxy", "sign_header": "X-Signature", "headers": ["date"], "digest": "sha256", "key_id": "client-1"}
 
@@ -18,13 +21,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ..core.credential import Lookup
+from ..core.dialects import APISIX, KONG, LEGACY
 from ..core.errors import ConfigError, Rejected
 from ..core.identity import Carrier, Failure, Verified
 from ..core.macs import ALGORITHMS
 from ..core.message import Message
 from ..core.reasons import Reason
 from ..core.trace import Trace
-from ..schemes import SCHEMES, Scheme
+from ..schemes import SCHEMES, Scheme, kong
 from ..schemes.apisix import REQUEST_TARGET
 from ..schemes.hmacproxy import DIGESTS, UNSEEN, HmacProxy, available
 from ..schemes.verify import Policy, check_head
@@ -32,15 +36,16 @@ from . import fields
 from .base import Common
 
 name: Final = "hmac-auth"
-priority: Final = {"apisix": 2530, "kong": 1030}
+priority: Final = {APISIX: 2530, KONG: 1030, LEGACY: 999}
+holder: Final = name
 identifier_field: Final = "key_id"
 secret_field: Final = "secret_key"
 
 #: What APISIX allows when nothing is said; hmac-sha384 only by configuration.
 DEFAULT_ALGORITHMS: Final = ("hmac-sha1", "hmac-sha256", "hmac-sha512")
-#: `hide_credentials` takes away Authorization and nothing else (APISIX).
-CARRIERS: Final = frozenset({Carrier("header", "authorization")})
 DEFAULT_SKEW: Final = 300
+#: Seconds. Kong has no upper end; a number has.
+LONGEST_SKEW: Final = 10**9
 DEFAULT_MAX_BODY: Final = 64 * 1024 * 1024
 DEFAULT_REPLAY_METHODS: Final = ("POST", "PUT", "PATCH", "DELETE")
 
@@ -52,8 +57,15 @@ PROPOSED: Final[dict[str, Any]] = {
     "replay_protection": True,
 }
 
+KONG_PROPOSED: Final[dict[str, Any]] = {
+    "algorithms": ["hmac-sha256", "hmac-sha512"],
+    "enforce_headers": ["@request-target", "date"],
+    "replay_protection": True,
+}
+
 _METHODS: Final = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "CONNECT", "TRACE", "PURGE"]
-_OURS: Final = {
+_OURS: Final[dict[str, Any]] = {
+    "max_req_body_size": {"type": "integer", "minimum": 1, "default": DEFAULT_MAX_BODY},
     "require_signed_date": {"type": "boolean", "default": True},
     "require_signed_digest": {"type": "boolean", "default": True},
     "replay_protection": {"type": "boolean", "default": False},
@@ -65,7 +77,6 @@ _OURS: Final = {
         "default": list(DEFAULT_REPLAY_METHODS),
     },
     "expose_reason": fields.EXPOSE_REASON,
-    "scheme": {"type": "string", "enum": sorted(SCHEMES), "default": "apisix"},
 }
 
 #: A request does not say whose key has signed it, so those that may are named, and each is tried on the body.
@@ -103,15 +114,41 @@ APISIX_SCHEMA: Final[dict[str, Any]] = {
             "default": ["date"],
         },
         "validate_request_body": {"type": "boolean", "default": False},
-        "max_req_body_size": {"type": "integer", "minimum": 1, "default": DEFAULT_MAX_BODY},
         "hide_credentials": fields.HIDE_CREDENTIALS,
         "realm": fields.realm("hmac"),
         "anonymous_consumer": fields.ANONYMOUS_CONSUMER,
+        "scheme": {"type": "string", "enum": list(SCHEMES), "default": "apisix"},
         **_OURS,
         **HMACPROXY,
     },
 }
-config_schema: Final = {"apisix": APISIX_SCHEMA}
+KONG_SCHEMA: Final = fields.kong(
+    {
+        "hide_credentials": fields.HIDE_CREDENTIALS,
+        "clock_skew": {"type": "number", "exclusiveMinimum": 0, "maximum": LONGEST_SKEW, "default": DEFAULT_SKEW},
+        "anonymous": fields.KONG_ANONYMOUS,
+        "validate_request_body": {"type": "boolean", "default": False},
+        "enforce_headers": {"type": "array", "items": {"type": "string"}, "default": []},
+        "algorithms": {
+            "type": "array",
+            "items": {"type": "string", "enum": list(ALGORITHMS)},
+            "default": list(ALGORITHMS),
+        },
+        "realm": fields.REALM,
+        "scheme": {"type": "string", "enum": list(SCHEMES), "default": "kong"},
+        **_OURS,
+        **HMACPROXY,
+    }
+)
+#: Kong 0.5.
+LEGACY_SCHEMA: Final = fields.kong(
+    {
+        "hide_credentials": fields.HIDE_CREDENTIALS,
+        "clock_skew": {"type": "number", "minimum": 0, "maximum": LONGEST_SKEW, "default": DEFAULT_SKEW},
+        **_OURS,
+    }
+)
+config_schema: Final = {APISIX: APISIX_SCHEMA, KONG: KONG_SCHEMA, LEGACY: LEGACY_SCHEMA}
 
 credential_schema: Final = {
     "type": "object",
@@ -135,33 +172,52 @@ class Config:
 def compile(config: Mapping[str, Any], dialect: str = "apisix") -> Config:
     """Check and freeze a configuration; raises `ConfigError` naming the field."""
     values = fields.checked(config, dialect, config_schema)
-    if values["scheme"] == HmacProxy.name:
-        return _hmacproxy(config, values, dialect)
+    said = _said(config, dialect)
+    if values.get("scheme") == HmacProxy.name:
+        return _hmacproxy(said, values, dialect)
     for field in HMACPROXY:
-        if field in config:
-            raise ConfigError(field, config[field], 'nothing, save with "scheme": "hmacproxy"')
+        if field in said:
+            raise ConfigError(field, said[field], 'nothing, save with "scheme": "hmacproxy"')
+    # What is not configurable in 0.x: SHA-1, and nothing that must be signed.
+    allowed: list[str] = values.get("algorithms" if dialect == KONG else "allowed_algorithms", ["hmac-sha1"])
+    required: list[str] = values.get("enforce_headers" if dialect == KONG else "signed_headers", [])
+    skew = values["clock_skew"]
     policy = Policy(
-        algorithms=frozenset(values["allowed_algorithms"]),
+        algorithms=frozenset(allowed),
         # JSON Schema takes 300.0 for an integer.
-        clock_skew=int(values["clock_skew"]),
-        required=tuple(header.lower() for header in values["signed_headers"]),
+        clock_skew=int(skew) if float(skew).is_integer() else skew,
+        required=tuple(header.lower() for header in required),
         require_signed_date=values["require_signed_date"],
-        validate_body=values["validate_request_body"],
+        validate_body=values.get("validate_request_body", False),
         require_signed_digest=values["require_signed_digest"],
         max_body=int(values["max_req_body_size"]),
         replay_methods=frozenset(values["replay_methods"]) if values["replay_protection"] else None,
+        clock_first=dialect != APISIX,
+        either_date=dialect != APISIX,
+        digest_optional=dialect != APISIX,
     )
-    return Config(
-        scheme=SCHEMES[values["scheme"]],
-        policy=policy,
-        common=fields.common(values, dialect, "hmac", CARRIERS),
-    )
+    scheme = kong.LEGACY if dialect == LEGACY else SCHEMES[values["scheme"]]
+    return Config(scheme, policy, fields.common(values, dialect, "hmac", scheme.carriers))
+
+
+def _said(config: Mapping[str, Any], dialect: str) -> Mapping[str, Any]:
+    """What a configuration says of itself: Kong's admin API writes every default into it."""
+    if dialect == APISIX:
+        return config
+    known = config_schema[dialect]["properties"]
+    return {
+        field: value
+        for field, value in config.items()
+        if value is not None and value != known.get(field, {}).get("default")
+    }
 
 
 #: What has no meaning there, and what has in its place.
 _NOT_HMACPROXY: Final = {
     "allowed_algorithms": "digest",
     "signed_headers": "headers",
+    "algorithms": "digest",
+    "enforce_headers": "headers",
     "validate_request_body": "nothing: the body is always signed",
     "require_signed_date": "clock_skew, with date among headers",
     "require_signed_digest": "nothing: the body is always signed",
@@ -182,7 +238,7 @@ def _hmacproxy(config: Mapping[str, Any], values: Mapping[str, Any], dialect: st
         if header.lower() in UNSEEN:
             raise ConfigError("headers", header, "other headers: hmacproxy signs an empty line for this one")
     dated = any(header.lower() in ("date", "x-date") for header in headers)
-    aged = "clock_skew" in config
+    aged = "clock_skew" in config if dialect == APISIX else dated
     if aged and not dated:
         raise ConfigError("clock_skew", config["clock_skew"], "nothing, unless date is one of headers")
     if values["replay_protection"] and not aged:

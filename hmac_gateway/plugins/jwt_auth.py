@@ -4,7 +4,8 @@
 
 on a route, a service or a plugin config; `{"key": "john-jwt-key", "secret": "…"}` on a credential. A token whose claim
 `key` is `john-jwt-key`, signed with that secret, is let in as `Authorization: Bearer <token>`. Fields and defaults are
-APISIX's; `expose_reason` is ours. Imports `core`, `schema` and `jwt_keys`; called by the gate.
+APISIX's; `expose_reason` is ours. Imports `core`, `schema` and `jwt_keys`; called by the gate, and by `kong_jwt`, which
+is the same check under Kong's name and configuration.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ import json
 import math
 import re
 from base64 import urlsafe_b64decode
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from ..core.arguments import arguments, cookies
 from ..core.credential import Lookup
+from ..core.dialects import APISIX
 from ..core.errors import Rejected
 from ..core.identity import Carrier, Verified
 from ..core.message import Message
@@ -29,7 +31,8 @@ from .base import Common
 from .jwt_keys import ALGORITHMS, DEFAULT_ALGORITHM
 
 name: Final = "jwt-auth"
-priority: Final = {"apisix": 2510}
+priority: Final = {APISIX: 2510}
+holder: Final = name
 identifier_field: Final = "key"
 #: With a key pair it is `private_key`: `jwt_keys.sealed_field` tells.
 secret_field: Final = "secret"
@@ -39,7 +42,8 @@ PROPOSED: Final[dict[str, Any]] = {}
 
 #: Characters. Longer ones are refused unread; servers in front allow headers of about this size.
 MAX_TOKEN: Final = 16 * 1024
-_TIMES: Final = ("exp", "nbf")
+#: Claims that say when a token is good (RFC 7519 4.1.4 and 4.1.5).
+TIMES: Final = ("exp", "nbf")
 
 #: Unknown fields are accepted, as in APISIX.
 APISIX_SCHEMA: Final[dict[str, Any]] = {
@@ -47,18 +51,11 @@ APISIX_SCHEMA: Final[dict[str, Any]] = {
     "properties": {
         "header": fields.header("authorization"),
         "query": {"type": "string", "minLength": 1, "maxLength": 128, "default": "jwt"},
-        "cookie": {
-            "type": "string",
-            "maxLength": 128,
-            # RFC 6265 4.1.1: a token.
-            "pattern": r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z",
-            "description": "a cookie's name: letters, digits and !#$%&'*+-.^_`|~",
-            "default": "jwt",
-        },
+        "cookie": {**fields.COOKIE, "default": "jwt"},
         "key_claim_name": {"type": "string", "minLength": 1, "maxLength": 256, "default": "key"},
         "claims_to_verify": {
             "type": "array",
-            "items": {"type": "string", "enum": list(_TIMES)},
+            "items": {"type": "string", "enum": list(TIMES)},
             "uniqueItems": True,
         },
         "hide_credentials": fields.HIDE_CREDENTIALS,
@@ -68,7 +65,7 @@ APISIX_SCHEMA: Final[dict[str, Any]] = {
         "expose_reason": fields.EXPOSE_REASON,
     },
 }
-config_schema: Final = {"apisix": APISIX_SCHEMA}
+config_schema: Final = {APISIX: APISIX_SCHEMA}
 
 credential_schema: Final[dict[str, Any]] = {
     "type": "object",
@@ -88,19 +85,31 @@ credential_schema: Final[dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """One `jwt-auth` as compiled from what stands on an object.
+    """One `jwt-auth` or `jwt` as compiled from what stands on an object.
 
-    `headers` are names in lower case, in the order they are looked at; `query` and `cookie` are bytes as text.
-    `claims` must be there and hold; None: those of `_TIMES` that are there.
+    `headers` are names in lower case; `queries` and `cookies` are bytes as text. `claims` must be there and hold;
+    with `every_time` so must those of `TIMES` that are there.
+
+    Where Kong differs: `gather` looks at every place and refuses two tokens, and takes only what follows `Bearer` for
+    one in a header; `header_claim` also looks for the key in the token's header; `base64` says for all credentials
+    whether shared secrets are base64, None: each credential says so itself; `longest` is the longest life that a token
+    may have from now on, in seconds, 0 for any; `refusal` is the challenge to whoever did send a token.
     """
 
+    plugin: str
     headers: tuple[str, ...]
-    query: str
-    cookie: str
+    queries: tuple[str, ...]
+    cookies: tuple[str, ...]
     key_claim: str
-    claims: tuple[str, ...] | None
+    claims: tuple[str, ...]
+    every_time: bool
     keep_claims: bool
     common: Common
+    gather: bool = False
+    header_claim: bool = False
+    base64: bool | None = None
+    longest: float = 0.0
+    refusal: str = ""
 
 
 class Sent(NamedTuple):
@@ -128,11 +137,13 @@ def compile(config: Mapping[str, Any], dialect: str = "apisix") -> Config:
     places = [Carrier("header", header) for header in headers]
     places += [Carrier("query", query), Carrier("cookie", values["cookie"])]
     return Config(
+        plugin=name,
         headers=headers,
-        query=query,
-        cookie=values["cookie"],
+        queries=(query,),
+        cookies=(values["cookie"],),
         key_claim=values["key_claim_name"],
-        claims=tuple(values["claims_to_verify"] or ()) or None,
+        claims=tuple(values["claims_to_verify"] or ()),
+        every_time=not values["claims_to_verify"],
         keep_claims=values["store_in_ctx"],
         common=fields.common(values, dialect, "Bearer", frozenset(places)),
     )
@@ -148,23 +159,31 @@ def check(
 ) -> Verified | Rejected:
     """Verify the token that a request carries at `now` (Unix seconds).
 
-    A header that is there is final, then the query argument, then the cookie. The order of what follows is APISIX's,
-    since clients can see it: form, key, algorithm, signature, times.
+    A header that is there is final, then the query argument, then the cookie. The order of what follows is that of both
+    originals, since clients can see it: form, key, algorithm, signature, times.
     """
     sent = _sent(message, config)
     if trace is not None:
         trace.step("token sent", *_told(config, sent))
     if sent is None:
         return reject(config, Reason.MISSING)
+    if sent.note == SEVERAL:
+        return reject(config, Reason.SEVERAL_CREDENTIALS)
     token = parse(sent.token) if sent.token is not None else sent.note
     if trace is not None:
         wrong = token if isinstance(token, str) else ""
         trace.step("token", not wrong, "three parts in base64url, the first two JSON objects", "", wrong)
     if isinstance(token, str):
         return reject(config, Reason.MALFORMED_AUTHORIZATION, token)
-    if config.key_claim not in token.claims:
+    if config.gather and token.header.get("alg") not in ALGORITHMS:
+        # Kong tells it before the key is looked up.
+        return _failed(config, Reason.ALGORITHM_UNKNOWN, trace, f"one of {', '.join(ALGORITHMS)}", "another")
+    named_in = token.claims
+    if config.header_claim and config.key_claim not in named_in:
+        named_in = token.header
+    if config.key_claim not in named_in:
         return _failed(config, Reason.INCOMPLETE, trace, f"a claim {config.key_claim!r}", "none")
-    key = token.claims[config.key_claim]
+    key = named_in[config.key_claim]
     # A key on the wire is bytes as text. JSON's escapes can spell what UTF-8 cannot; nobody has such a key.
     credential = lookup(key.encode("utf-8", "surrogatepass").decode("latin-1")) if isinstance(key, str) else None
     fault = Reason.UNKNOWN_KEY if credential is None else credential.unusable(now)
@@ -188,15 +207,15 @@ def check(
     signature = decode(token.signature)
     if signature is None:
         return _failed(config, Reason.SIGNATURE_MALFORMED, trace, "base64url", "", named)
-    held = jwt_keys.holds(credential, keys, token.signed, signature, now)
+    held = jwt_keys.holds(credential, keys, token.signed, signature, now, config.base64)
     if held is None:
         return _failed(config, Reason.SECRET_UNAVAILABLE, trace, "a secret that can be opened", "", named)
     if not held:
         return _failed(config, Reason.SIGNATURE_MISMATCH, trace, "this credential's signature", "another", named)
-    late = _late(token.claims, config.claims, keys.grace, now)
+    late = _late(token.claims, config, keys.grace, now)
     if late is not None:
-        reason, wanted, received = late
-        return _failed(config, reason, trace, wanted, received, named)
+        reason, claim, wanted, received = late
+        return _failed(config, reason, trace, wanted, received, named, claim=claim)
     if trace is not None:
         trace.step("algorithm, signature and times", True)
     carrier: Carrier | None = sent.carrier
@@ -217,41 +236,50 @@ def _bare(value: str) -> str:
     return value[7:] if value.startswith(("Bearer ", "bearer ")) else value
 
 
-def _sent(message: Message, config: Config) -> Sent | None:
+_BEARER: Final = re.compile(r"[Bb]earer[ \t]+(.+)")
+#: The note of a request that carries different tokens.
+SEVERAL: Final = "several tokens came"
+_WORDS: Final = {"header": "header", "query": "query argument", "cookie": "cookie"}
+
+
+def _all(message: Message, config: Config) -> Iterator[Sent]:
+    """Everything that may be a token, in the order in which places are looked at."""
     for header in config.headers:
-        value = message.get(header)
-        if value is not None:
-            carrier = Carrier("header", header)
-            if header in message.duplicated:
-                return Sent(carrier, None, "the header came twice")
-            return Sent(carrier, _bare(value))
+        carrier = Carrier("header", header)
+        for value in message.get_all(header):
+            form = _BEARER.fullmatch(value) if config.gather else None
+            if form is not None:
+                yield Sent(carrier, form[1])
+            elif not config.gather:
+                yield Sent(carrier, _bare(value))
     query = message.query
-    if query:
-        values = arguments(query, config.query)
-        if values:
-            carrier = Carrier("query", config.query)
-            if len(values) > 1:
-                return Sent(carrier, None, "the query argument came twice")
-            if values[0] is None:
-                return Sent(carrier, None, "the query argument has no value")
-            return Sent(carrier, _bare(values[0]))
-    found = cookies(message.get_all("cookie"), config.cookie)
+    for argument in config.queries if query else ():
+        for given in arguments(query, argument):
+            if given is not None:
+                yield Sent(Carrier("query", argument), _bare(given))
+            elif not config.gather:
+                yield Sent(Carrier("query", argument), None, "the query argument has no value")
+    for cookie in config.cookies:
+        for value in cookies(message.get_all("cookie"), cookie):
+            yield Sent(Carrier("cookie", cookie), _bare(value))
+
+
+def _sent(message: Message, config: Config) -> Sent | None:
+    found = list(_all(message, config))
     if not found:
         return None
-    carrier = Carrier("cookie", config.cookie)
-    if len(found) > 1:
-        return Sent(carrier, None, "the cookie came twice")
-    return Sent(carrier, _bare(found[0]))
+    first = found[0]
+    if config.gather:
+        several = any(other.token != first.token for other in found)
+        return first._replace(token=None, note=SEVERAL) if several else first
+    if sum(other.carrier == first.carrier for other in found) > 1:
+        return Sent(first.carrier, None, f"the {_WORDS[first.carrier.place]} came twice")
+    return first
 
 
 def _elsewhere(message: Message, config: Config, sent: Sent) -> bool:
-    """Whether the token also stands in a place that was not looked at."""
-    places = [message.get(header) or "" for header in config.headers if ("header", header) != sent.carrier]
-    if sent.carrier.place != "query":
-        places += [value or "" for value in arguments(message.query, config.query)]
-    if sent.carrier.place != "cookie":
-        places += cookies(message.get_all("cookie"), config.cookie)
-    return any(_bare(value) == sent.token for value in places)
+    """Whether the token also stands in another place."""
+    return any(other.token == sent.token and other.carrier != sent.carrier for other in _all(message, config))
 
 
 # --- what a token says ---
@@ -310,24 +338,24 @@ def load_object(text: bytes | None) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _late(
-    claims: Mapping[str, Any], wanted: tuple[str, ...] | None, grace: float, now: float
-) -> tuple[Reason, str, str] | None:
-    """What keeps a token from being good at `now`: the reason, what was expected, what came."""
-    for claim in _TIMES:
-        if wanted is not None and claim not in wanted:
-            continue
+def _late(claims: Mapping[str, Any], config: Config, grace: float, now: float) -> tuple[Reason, str, str, str] | None:
+    """What keeps a token from being good at `now`: the reason, the claim, what was expected, what came."""
+    for claim in TIMES:
         if claim not in claims:
-            if wanted is None:
-                continue
-            return Reason.CLAIM_INVALID, f"a claim {claim}", "none"
+            if claim in config.claims:
+                return Reason.CLAIM_INVALID, claim, f"a claim {claim}", "none"
+            continue
+        if not config.every_time and claim not in config.claims:
+            continue
         value = claims[claim]
         if isinstance(value, bool) or not isinstance(value, int | float):
-            return Reason.CLAIM_INVALID, f"a number as claim {claim}", f"a {type(value).__name__}"
+            return Reason.CLAIM_INVALID, claim, f"a number as claim {claim}", f"a {type(value).__name__}"
         if claim == "exp" and not value > now - grace:
-            return Reason.TOKEN_EXPIRED, f"exp > {now - grace:.0f}", _number(value)
+            return Reason.TOKEN_EXPIRED, claim, f"exp > {now - grace:.0f}", _number(value)
         if claim == "nbf" and not value < now + grace:
-            return Reason.TOKEN_NOT_YET_VALID, f"nbf < {now + grace:.0f}", _number(value)
+            return Reason.TOKEN_NOT_YET_VALID, claim, f"nbf < {now + grace:.0f}", _number(value)
+    if config.longest and claims["exp"] - now > config.longest:
+        return Reason.LIFETIME_TOO_LONG, "exp", f"exp <= {now + config.longest:.0f}", _number(claims["exp"])
     return None
 
 
@@ -341,30 +369,39 @@ def _number(value: Any) -> str:
 
 def _told(config: Config, sent: Sent | None) -> tuple[bool, str, str, str]:
     """A step of an explanation, which never shows the token."""
-    expected = f"header {config.headers[0]}, query argument {config.query}, or cookie {config.cookie}"
+    places = [f"header {config.headers[0]}"] if config.headers else []
+    places += [f"query argument {name}" for name in config.queries] + [f"cookie {name}" for name in config.cookies]
+    expected = ", or ".join([", ".join(places[:-1]), places[-1]]) if len(places) > 1 else "".join(places)
     if sent is None:
         return False, expected, "", "none of them came"
     place, named = sent.carrier
-    word = "query argument" if place == "query" else place
     length = "" if sent.token is None else f" of {len(sent.token)} characters"
-    return sent.token is not None, expected, f"{word} {named}{length}", sent.note
+    return sent.token is not None, expected, f"{_WORDS[place]} {named}{length}", sent.note
 
 
 def _failed(
-    config: Config, reason: Reason, trace: Trace | None, expected: str, received: str, detail: str = ""
+    config: Config,
+    reason: Reason,
+    trace: Trace | None,
+    expected: str,
+    received: str,
+    detail: str = "",
+    claim: str = "",
 ) -> Rejected:
     if trace is not None:
         trace.step(str(reason).replace("_", " "), False, expected, received)
-    return reject(config, reason, detail)
+    return reject(config, reason, detail, claim)
 
 
-def reject(config: Config, reason: Reason, detail: str = "") -> Rejected:
-    """This plugin's refusal. `detail` never holds a token."""
+def reject(config: Config, reason: Reason, detail: str = "", claim: str = "") -> Rejected:
+    """This plugin's refusal. `detail` never holds a token; `claim` is the one that is wrong, where one is."""
+    missing = reason is Reason.MISSING or not config.refusal
     return Rejected(
         reason,
-        plugin=name,
+        plugin=config.plugin,
         dialect=config.common.dialect,
-        challenge=config.common.challenge,
+        facts={"claim": claim or config.key_claim},
+        challenge=config.common.challenge if missing else config.refusal,
         detail=detail,
         expose=config.common.expose_reason,
     )

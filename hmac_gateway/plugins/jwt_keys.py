@@ -66,8 +66,8 @@ class Keys(NamedTuple):
     base64: bool
     grace: float
     lifetime: int
-    #: By the secret as it was opened: what is signed with.
-    ready: dict[bytes, Any]
+    #: By the secret as it was opened, and whether it was taken for base64: what is signed with.
+    ready: dict[tuple[bytes, bool], Any]
 
 
 def sealed_field(config: Mapping[str, Any]) -> str:
@@ -202,37 +202,42 @@ def _keys(credential: Credential) -> Keys | None:
         return None
 
 
-def signing_keys(credential: Credential, made: Keys, now: float) -> list[Any]:
+def signing_keys(credential: Credential, made: Keys, now: float, base64: bool | None = None) -> list[Any]:
     """The keys that sign for a credential at `now`, newest first: shared secrets, or private keys.
 
-    Those that cannot be used are left out.
+    Those that cannot be used are left out. `base64` says whether shared secrets are; None: as the credential says.
     """
     found = []
     for secret in credential.open_secrets(now):
-        value = secret.reveal()
+        value = secret.reveal(), made.base64 if base64 is None else base64
         if value not in made.ready:
-            made.ready[value] = _signing(made, value)
+            made.ready[value] = _signing(made, *value)
         key = made.ready[value]
         if key is not None:
             found.append(key)
     return found
 
 
-def _signing(made: Keys, secret: bytes) -> Any:
+def _signing(made: Keys, secret: bytes, base64: bool) -> Any:
     try:
         if made.public is None:
-            return _secret(_bytes(secret, made.base64))
+            return _secret(_bytes(secret, base64))
         private: Any = load_pem_private_key(_pem(secret.decode()), None)
         return private if private.public_key() == made.public else None
     except _NO_KEY:
         return None
 
 
-def holds(credential: Credential, made: Keys, signed: bytes, signature: bytes, now: float) -> bool | None:
-    """Whether a signature over `signed` is the credential's; None where it has no key to tell by."""
+def holds(
+    credential: Credential, made: Keys, signed: bytes, signature: bytes, now: float, base64: bool | None = None
+) -> bool | None:
+    """Whether a signature over `signed` is the credential's; None where it has no key to tell by.
+
+    `base64` as in `signing_keys`.
+    """
     if made.public is not None:
         return made.verifier.verify(signed, made.public, signature)
-    secrets = signing_keys(credential, made, now)
+    secrets = signing_keys(credential, made, now, base64)
     if not secrets:
         return None
     return any(made.verifier.verify(signed, secret, signature) for secret in secrets)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ from ..core.message import Message
 from ..core.reasons import Reason
 from ..expr import NAMES, value_of
 from . import fields
-from .base import Facts, Quota, Spent
+from .base import Facts, Judgement, Quota, Spent
 
 name: Final = "limit-count"
 priority: Final = {"apisix": 1002}
@@ -102,7 +102,7 @@ def compile(config: Mapping[str, Any], dialect: str = "apisix") -> Config:
         count=_positive("count", values["count"], MOST),
         window=_positive("time_window", values["time_window"], LONGEST),
         key=_reader(values["key"], values["key_type"]),
-        group=_short(values["group"] or ""),
+        group=shortened(values["group"] or ""),
         store=values["policy"],
         code=int(values["rejected_code"]),
         message=values["rejected_msg"] or "",
@@ -118,27 +118,30 @@ def same_group(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return all(one.get(name) == other.get(name) for name in names)
 
 
-def check(message: Message, config: Config, facts: Facts, now: float) -> Rejected | Quota | None:
+def check(message: Message, config: Config, facts: Facts, now: float) -> Judgement:
     """What to count this request under; its window begins when the store sees the first one."""
     key = config.key(message, facts) or message.remote_addr
     # No place is called `shared`: a group's counts meet those of no single object.
     scope = f"shared:{config.group}" if config.group else facts.scope
-    return Quota(f"{scope}:{_short(key)}", config.window, config.store)
+    return [Quota(f"{scope}:{shortened(key)}", config.window, config.store)]
 
 
-def counted(config: Config, quota: Quota, spent: Spent | None) -> tuple[list[tuple[str, str]], Rejected | None]:
+def counted(
+    config: Config, quotas: list[Quota], spent: Sequence[Spent] | None
+) -> tuple[list[tuple[str, str]], Rejected | None]:
     """The quota's headers, and the refusal where it is used up, or where nobody could count."""
     if spent is None:
         unknown = Rejected(Reason.COUNTER_STORE_UNAVAILABLE, plugin=name, dialect=config.dialect)
         return [], None if config.degrade else unknown
+    ((used, reset),) = spent
     headers = [
         ("X-RateLimit-Limit", str(config.count)),
-        ("X-RateLimit-Remaining", str(max(0, config.count - spent.used))),
-        ("X-RateLimit-Reset", str(spent.reset)),
+        ("X-RateLimit-Remaining", str(max(0, config.count - used))),
+        ("X-RateLimit-Reset", str(reset)),
     ]
     if not config.headers:
         headers = []
-    if spent.used <= config.count:
+    if used <= config.count:
         return headers, None
     refused = Rejected(
         Reason.RATE_LIMITED,
@@ -151,7 +154,7 @@ def counted(config: Config, quota: Quota, spent: Spent | None) -> tuple[list[tup
     return headers, refused
 
 
-def _short(key: str) -> str:
+def shortened(key: str) -> str:
     """A key as stores take it: short and ASCII, whatever a client sent."""
     if len(key) < _LONG and key.isascii():
         return key

@@ -25,6 +25,7 @@ from .base import AuthPlugin, Common
 
 name: Final = "multi-auth"
 priority: Final = {"apisix": 2600}
+holder: Final = name
 #: Nobody has credentials for it.
 credential_schema: Final = None
 identifier_field: Final = ""
@@ -96,12 +97,13 @@ def compile(config: Mapping[str, Any], dialect: str = "apisix") -> Config:
 
 def _member(field: str, method: str, given: Any, dialect: str, limit: int | None) -> Member:
     # Imported late: the dict of all plugins holds this one.
-    from . import ALL, PLUGINS, validate_config
+    from . import PLUGINS, of_dialect, validate_config
 
-    plugin = PLUGINS.get(method)
-    others = ", ".join(sorted(known for known in PLUGINS if known != name))
+    here = of_dialect(dialect)
+    plugin = PLUGINS.get(method) if method in here else None
+    others = ", ".join(sorted(known for known in PLUGINS if known in here and known != name))
     if plugin is None or method == name:
-        known = "is not supported" if method in ALL else "did not found"
+        known = "is not supported" if method in here else "did not found"
         raise fields.Worded(field, method, f"one of {others}", f"{method} plugin {known}")
     try:
         validate_config(method, given, dialect)
@@ -135,7 +137,7 @@ def attempt(
     failures: list[Rejected] = []
     for member in config.members:
         plugin = member.plugin
-        result = plugin.check(message, member.config, lookups[plugin.name], now, trace)
+        result = plugin.check(message, member.config, lookups[plugin.holder], now, trace)
         if isinstance(result, Verified):
             return member, result
         failures.append(result)
@@ -148,7 +150,7 @@ def check(
     message: Message, config: Config, lookup: Lookup, now: float, trace: Trace | None = None
 ) -> Verified | Rejected:
     """`attempt` where one lookup serves all members."""
-    return attempt(message, config, {member.plugin.name: lookup for member in config.members}, now, trace)[1]
+    return attempt(message, config, {member.plugin.holder: lookup for member in config.members}, now, trace)[1]
 
 
 def reject(config: Config, reason: Reason, detail: str = "") -> Rejected:

@@ -9,7 +9,7 @@ rule that lets everybody pass, and by the proxy, which gives the answer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ from ..core.paths import decoded
 from ..core.reasons import Reason
 from ..core.words import Answer
 from . import fields, jwt_auth, jwt_sign
-from .base import Facts, Quota, Spent
+from .base import Facts, Judgement, Quota, Spent
 
 name: Final = "public-api"
 priority: Final = {"apisix": 501}
@@ -46,12 +46,14 @@ def compile(config: Mapping[str, Any], dialect: str = "apisix") -> Config:
     return Config(fields.checked(config, dialect, config_schema)["uri"] or "", dialect)
 
 
-def check(message: Message, config: Config, facts: Facts, now: float) -> Rejected | Quota | None:
+def check(message: Message, config: Config, facts: Facts, now: float) -> Judgement:
     """Nobody is refused: who may ask is for the other plugins of the route."""
     return None
 
 
-def counted(config: Config, quota: Quota, spent: Spent | None) -> tuple[list[tuple[str, str]], Rejected | None]:
+def counted(
+    config: Config, quotas: list[Quota], spent: Sequence[Spent] | None
+) -> tuple[list[tuple[str, str]], Rejected | None]:
     """Nothing is counted."""
     return [], None
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Final, cast
+from typing import Final
 
 from ..core.message import Message
-from . import apisix
+from . import apisix, kong
 from .base import Claim, Cover, Scheme
 from .hmacproxy import HmacProxy
 
 #: Every scheme by the name that configuration uses. hmacproxy's is to be configured; here it has the usual header.
 SCHEMES: Final[dict[str, Scheme]] = {
-    "apisix": cast(Scheme, apisix),
+    "apisix": apisix,
+    "kong": kong.KONG,
     "hmacproxy": HmacProxy(),
 }
 

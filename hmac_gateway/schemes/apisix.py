@@ -23,9 +23,10 @@ from ..core.macs import encode_base64, mac
 from ..core.message import Message, split_target
 from ..core.paths import signed_form
 from ..core.reasons import Reason
-from .base import Claim, Cover
+from .base import AUTHORIZATION, Claim, Cover, too_much
 
 name: Final = "apisix"
+carriers: Final = frozenset({AUTHORIZATION})
 
 _WORD: Final = "Signature"
 # The lookbehind keeps a long run of letters from being tried at each of them (quadratic time).
@@ -36,13 +37,9 @@ _NAMES: Final = ("keyId", "algorithm", "headers", "signature")
 _USUAL: Final = re.compile(
     r'Signature[ \t]+keyId="([^",]*)",[ \t]*algorithm="([^",]*)",[ \t]*headers="([^",]*)",[ \t]*signature="([^",]*)"'
 )
-#: As many listed components as APISIX can see headers; more would let a short request buy an endless signing string.
-_MOST: Final = 100
-#: So many are read without a look at their size; beyond, their values together must fit into what a head may hold.
-_FEW: Final = 8
-_MOST_TEXT: Final = 64 * 1024
 _TWICE: Final = re.compile(r",[ \t]*Signature[ \t]")
 REQUEST_TARGET: Final = "@request-target"
+_TARGETS: Final = (REQUEST_TARGET,)
 
 
 def parse(message: Message) -> Claim | Failure | None:
@@ -69,19 +66,10 @@ def parse(message: Message) -> Claim | Failure | None:
             return Failure(Reason.DUPLICATE_HEADER, facts={"header": "authorization"})
         key_id, algorithm, listed, signature = [found.get(name, "") for name in _NAMES]
     headers = tuple(listed.split(" ")) if listed else ()
-    if len(headers) > _MOST:
-        return Failure(Reason.MALFORMED_AUTHORIZATION, f"more than {_MOST} components are listed")
-    if len(headers) > _FEW and _text(message, headers) > _MOST_TEXT:
-        # A long header or target, listed again and again.
-        return Failure(Reason.MALFORMED_AUTHORIZATION, f"what is listed holds more than {_MOST_TEXT} bytes")
+    problem = too_much(message, headers, _TARGETS)
+    if problem:
+        return Failure(Reason.MALFORMED_AUTHORIZATION, problem)
     return Claim(key_id, algorithm, headers, signature)
-
-
-def _text(message: Message, items: Sequence[str]) -> int:
-    """How many characters of the request the listed items put into the signing string."""
-    names = [item.lower() for item in items]
-    values = (message.get(name) or message.get(name.replace("_", "-")) or "" for name in names)
-    return sum(map(len, values)) + items.count(REQUEST_TARGET) * len(message.target)
 
 
 def cover(message: Message, claim: Claim) -> Cover:

@@ -5,23 +5,53 @@ Implemented by the files beside this one, called by `verify.py` and the client h
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Collection, Iterator, Sequence
+from typing import Final, NamedTuple, Protocol
 
-from ..core.identity import Failure
+from ..core.identity import Carrier, Failure
 from ..core.message import Message
+
+#: Where nearly all signatures stand.
+AUTHORIZATION: Final = Carrier("header", "authorization")
 
 
 class Claim(NamedTuple):
     """What a request says of its own signature, as sent.
 
-    `headers` are the listed components, spelled as the client spelled them; "" stands for what is missing.
+    `headers` are the listed components, spelled as the client spelled them; "" stands for what is missing. `carrier` is
+    where it stood.
     """
 
     key_id: str
     algorithm: str
     headers: tuple[str, ...]
     signature: str
+    carrier: Carrier = AUTHORIZATION
+
+
+#: As many listed components as APISIX can see headers; more would let a short request buy an endless signing string.
+_MOST: Final = 100
+#: So many are read without a look at their size; beyond, their values together must fit into what a head may hold.
+_FEW: Final = 8
+_MOST_TEXT: Final = 64 * 1024
+
+
+def too_much(message: Message, items: Sequence[str], targets: Collection[str]) -> str:
+    """Why a list of components is refused, or "": a short request must not buy an endless signing string.
+
+    `targets` are the components that stand for the request target.
+    """
+    if len(items) <= _FEW:
+        return ""
+    if len(items) > _MOST:
+        return f"more than {_MOST} components are listed"
+    size = 0
+    for item in items:
+        name = item.lower()
+        size += len(message.get(name) or message.get(name.replace("_", "-")) or "")
+        size += len(message.target) if item in targets else 0
+    # A long header or target, listed again and again.
+    return f"what is listed holds more than {_MOST_TEXT} bytes" if size > _MOST_TEXT else ""
 
 
 class Cover(NamedTuple):
@@ -40,6 +70,10 @@ class Scheme(Protocol):
     @property
     def name(self) -> str:
         """The name that configuration uses."""
+
+    @property
+    def carriers(self) -> frozenset[Carrier]:
+        """Everywhere a signature may stand."""
 
     def parse(self, message: Message) -> Claim | Failure | None:
         """The claim of a message; None when it carries none; a Failure when it cannot be read."""

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 from urllib.parse import unquote_to_bytes
 
-from ..core.identity import Failure
+from ..core.identity import Carrier, Failure
 from ..core.macs import encode_base64
 from ..core.message import Message, split_target
 from ..core.reasons import Reason
@@ -51,6 +51,11 @@ class HmacProxy:
     headers: tuple[str, ...] = ()
     key_ids: tuple[str, ...] = ()
     strict: bool = True
+
+    @property
+    def carriers(self) -> frozenset[Carrier]:
+        """The one header."""
+        return frozenset({Carrier("header", self.sign_header.lower())})
 
     def parse(self, message: Message) -> Claim | Failure | None:
         """Read the signature header. None where it is absent or empty; SIGNATURE_MALFORMED unless it has two parts.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from math import ceil
 from typing import Final
 
 from ..core.credential import Credential, Lookup, Secret
@@ -28,10 +29,15 @@ class Policy:
     `algorithms` are as the scheme's header names them; `required` are lower-case header names or components;
     `clock_skew` is in seconds, `max_body` in bytes. `replay_methods` is None where replays are not looked for,
     `require_date` false where signatures do not age, as hmacproxy's do not by themselves.
+
+    In what the originals differ beyond the format: `clock_first` judges the clock before the credentials are read,
+    by any date that came; `either_date` makes X-Date as good as Date where dates need not be signed, and only there a
+    signed X-Date no longer stands in for a required date; `digest_optional` lets a request pass that has neither body
+    nor Digest.
     """
 
     algorithms: frozenset[str]
-    clock_skew: int = 300
+    clock_skew: float = 300
     required: tuple[str, ...] = ("date",)
     require_date: bool = True
     require_signed_date: bool = True
@@ -39,6 +45,9 @@ class Policy:
     require_signed_digest: bool = True
     max_body: int = 64 * 1024 * 1024
     replay_methods: frozenset[str] | None = None
+    clock_first: bool = False
+    either_date: bool = False
+    digest_optional: bool = False
 
 
 #: Headers that carry a time, in the order they are looked at. X-Date is for clients that cannot set Date.
@@ -56,6 +65,12 @@ def check_head(
     if isinstance(scheme, HmacProxy):
         return _check_whole(message, scheme, policy, lookup, now, trace)
     claim = scheme.parse(message)
+    if policy.clock_first and claim is not None:
+        late = _freshness(message, policy, None, now, None)
+        if late is not None:
+            if trace is not None:
+                _freshness(message, policy, None, now, trace)
+            return late
     if claim is None or isinstance(claim, Failure):
         if trace is not None:
             trace.step("authorization", False, f"a signature of the {scheme.name} scheme", _sent(message), _note(claim))
@@ -101,9 +116,8 @@ def check_head(
         if isinstance(rule, Failure):
             return rule
         body = rule
-    return Verified(
-        credential, covered, body, _replay(message, policy, credential.id.encode(), matched), csrf_exempt=True
-    )
+    replay = _replay(message, policy, credential.id.encode(), matched)
+    return Verified(credential, covered, body, replay, csrf_exempt=True, carrier=claim.carrier)
 
 
 def _replay(message: Message, policy: Policy, signer: bytes, signature: bytes) -> Replay | None:
@@ -111,7 +125,7 @@ def _replay(message: Message, policy: Policy, signer: bytes, signature: bytes) -
         return None
     mark = hashlib.sha256(signer + b"\0" + signature).hexdigest()
     # Time-to-live: a date may lie one skew ahead and stays acceptable for one skew after; 2 s for rounding.
-    return Replay(mark, 2 * policy.clock_skew + 2)
+    return Replay(mark, ceil(2 * policy.clock_skew) + 2)
 
 
 #: What browsers send along. A signature may be that of a proxy which signs for all of its visitors, and then a forged
@@ -208,16 +222,21 @@ def _matches(
 
 
 def _freshness(
-    message: Message, policy: Policy, covered: frozenset[str], now: float, trace: Trace | None
+    message: Message, policy: Policy, covered: frozenset[str] | None, now: float, trace: Trace | None
 ) -> Failure | None:
-    """One acceptable date within the skew is enough; X-Date, which is not HTTP's own, counts only when signed."""
+    """One acceptable date within the skew is enough, of those that may count; None as `covered`: any that came.
+
+    X-Date, which is not HTTP's own, counts unsigned only where the policy has `either_date`.
+    """
     unsigned: list[str] = []
     failure: Failure | None = None
     for name in DATE_HEADERS:
         value = message.get(name)
         if value is None:
             continue
-        if name not in covered and (policy.require_signed_date or name != "date"):
+        if not (covered is None or name in covered) and (
+            policy.require_signed_date or not (policy.either_date or name == "date")
+        ):
             unsigned.append(name)
             continue
         then = parse_http_date(value)
@@ -248,7 +267,7 @@ def _freshness(
 
 def _required(message: Message, policy: Policy, covered: frozenset[str], trace: Trace | None) -> Failure | None:
     for name in policy.required:
-        if name in covered or (name == "date" and "x-date" in covered):
+        if name in covered or (name == "date" and "x-date" in covered and not policy.either_date):
             continue
         absent = not name.startswith("@") and message.get(name) is None
         if trace is not None:
@@ -267,6 +286,12 @@ def _body_rule(message: Message, policy: Policy, covered: frozenset[str], trace:
     if too_large is not None:
         return too_large
     text = message.get("digest")
+    if text is None and policy.digest_optional:
+        if trace is not None:
+            trace.step(
+                "digest", True, "a Digest header, or no body", "", "whether a body comes is seen when it is read"
+            )
+        return BodyRule("SHA-256", None, policy.max_body)
     if text is None:
         if trace is not None:
             trace.step("digest", False, "Digest: SHA-256=…", "", "no Digest header came")
@@ -294,12 +319,15 @@ def _too_large(message: Message, policy: Policy, trace: Trace | None) -> Failure
     return Failure(Reason.BODY_TOO_LARGE, "", {"size": length, "limit": policy.max_body})
 
 
+#: The words that signatures begin with; credentials of other schemes are nobody's business here.
+_WORDS: Final = ("signature", "hmac")
+
+
 def _sent(message: Message) -> str:
-    text = message.get("authorization") or ""
+    text = message.get("authorization") or message.get("proxy-authorization") or ""
     word, blank, _ = text.partition(" ")
-    if not text or word == "Signature":
+    if not text or word.lower() in _WORDS:
         return text
-    # Passwords and tokens of other schemes are nobody's business here.
     return f"{word} …" if blank and word.isalnum() else "…"
 
 

@@ -16,12 +16,13 @@ from copy import copy
 from typing import Any, Final, cast
 
 from hmac_gateway.core.credential import Consumer, Credential
+from hmac_gateway.core.dialects import HMACPROXY
 from hmac_gateway.core.errors import Rejected
 from hmac_gateway.core.identity import BodyDigest
 from hmac_gateway.core.message import Message
 from hmac_gateway.core.paths import ambiguity
 from hmac_gateway.core.reasons import Reason
-from hmac_gateway.core.words import HMACPROXY, Answer
+from hmac_gateway.core.words import Answer
 from hmac_gateway.gate import Admission, Step, check
 from hmac_gateway.logs import AccessLog
 from hmac_gateway.plugins import hmac_auth

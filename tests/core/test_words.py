@@ -11,7 +11,15 @@ from hmac_gateway.core.reasons import Reason
 from hmac_gateway.core.words import TABLE, answer
 
 CHALLENGE = 'hmac realm="hmac"'
-FACTS = {"size": 11, "limit": 10, "header": "date", "type": "consumer_name", "why": "the path holds a dot segment"}
+FACTS = {
+    "size": 11,
+    "limit": 10,
+    "header": "date",
+    "type": "consumer_name",
+    "why": "the path holds a dot segment",
+    "name": "guest",
+    "claim": "exp",
+}
 
 
 def apisix(reason: Reason, plugin: str = "hmac-auth", expose: bool = False) -> tuple[int, bytes, dict[str, str]]:

@@ -158,7 +158,8 @@ def test_what_holds(message: Message, user: str) -> None:
     found = check(message)
     assert isinstance(found, Verified), found
     assert found.credential is TABLE[user]
-    assert (found.csrf_exempt, found.carrier, found.covered, found.replay) == (False, None, frozenset(), None)
+    assert (found.csrf_exempt, found.covered, found.replay) == (False, frozenset(), None)
+    assert found.carrier == ("header", "authorization")
 
 
 # --- refusals ---

@@ -99,8 +99,8 @@ def refused(sent: Message, **fields: Any) -> Rejected:
 
 def test_defaults_are_the_originals() -> None:
     config = jwt_auth.compile({})
-    assert (config.headers, config.query, config.cookie) == (("authorization",), "jwt", "jwt")
-    assert (config.key_claim, config.claims, config.keep_claims) == ("key", None, False)
+    assert (config.headers, config.queries, config.cookies) == (("authorization",), ("jwt",), ("jwt",))
+    assert (config.key_claim, config.claims, config.every_time, config.keep_claims) == ("key", (), True, False)
     common = config.common
     assert common.challenge == 'Bearer realm="jwt"'
     assert (common.anonymous, common.hide_credentials, common.expose_reason) == ("", False, False)

@@ -68,7 +68,7 @@ def refused(sent: Message, **fields: Any) -> Rejected:
 def test_defaults_are_the_originals() -> None:
     config = key_auth.compile({})
     common = config.common
-    assert (config.headers, config.query) == (("apikey",), "apikey")
+    assert config.places == (("header", "apikey"), ("query", "apikey"))
     assert common.challenge == 'apikey realm="key"'
     assert (common.dialect, common.anonymous, common.hide_credentials, common.expose_reason) == (
         "apisix",
@@ -94,7 +94,7 @@ def test_every_field() -> None:
             "unknown": "kept silently",
         }
     )
-    assert (config.headers, config.query) == (("x-api_key", "x-api-key"), ACCENT)
+    assert config.places == (("header", "x-api_key"), ("header", "x-api-key"), ("query", ACCENT))
     common = config.common
     assert common.challenge == 'apikey realm="my realm"'
     assert (common.anonymous, common.hide_credentials, common.expose_reason) == ("guest", True, True)

@@ -29,8 +29,9 @@ def quota(target: str = "/a?x=1&flag", identity: Identity = ALICE, addr: str = "
     message = Message("GET", target, headers, remote_addr=addr)
     compiled = limit_count.compile({**MINUTE, **config})
     found = limit_count.check(message, compiled, Facts(identity, "r1", "s1", "here"), 0.0)
-    assert isinstance(found, Quota)
-    return found
+    assert isinstance(found, list)
+    (only,) = found
+    return only
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_a_key_is_short_and_ascii_whatever_a_client_sends() -> None:
 
 def told(spent: Spent | None, **config: Any) -> tuple[list[str], tuple[int, bytes] | None]:
     compiled = limit_count.compile({**MINUTE, **config})
-    headers, rejected = limit_count.counted(compiled, Quota("k", 60), spent)
+    headers, rejected = limit_count.counted(compiled, [Quota("k", 60)], None if spent is None else [spent])
     shown = None if rejected is None else answer(rejected)
     assert [name for name, _ in headers] in ([], ["X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"])
     return [value for _, value in headers], None if shown is None else (shown.status, shown.body)
@@ -148,7 +149,9 @@ def test_any_configuration_is_taken_or_refused_by_name(config: dict[str, Any]) -
     except ConfigError:
         return
     found = limit_count.check(Message("GET", "/", ()), compiled, Facts(NOBODY, "r", "s", "x"), 0.0)
-    assert isinstance(found, Quota) and found.window >= 1 and found.key.isascii()
+    assert isinstance(found, list)
+    (quota,) = found
+    assert quota.window >= 1 and quota.key.isascii()
     assert compiled.count >= 1
 
 

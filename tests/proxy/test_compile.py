@@ -57,7 +57,7 @@ class Rows(dict[str, dict[Any, dict[str, Any]]]):
 
     def plugin(self, place: str, config: dict[str, Any] | None = None, **changed: Any) -> dict[str, Any]:
         row = {"id": f"p-{place}", "name": "hmac-auth", "place": place, "config": config or {}, "priority": None}
-        row["protocols"] = []
+        row |= {"protocols": [], "legacy": False}
         return self._add("plugin", row, changed)
 
 

@@ -278,8 +278,9 @@ def test_identity_of_a_credential() -> None:
         "x-consumer-groups": "a, b",
         "x-credential-identifier": "cred",
     }
-    assert names(Identity(CONSUMER, CREDENTIAL)) == expected
-    assert {name.lower(): value for name, value in identity_headers(Identity(CONSUMER, CREDENTIAL))} == expected
+    identity = Identity(CONSUMER, CREDENTIAL, credential_identifier=CREDENTIAL.public_id)
+    assert names(identity) == expected
+    assert {name.lower(): value for name, value in identity_headers(identity)} == expected
 
 
 def test_custom_id_goes_before_the_label() -> None:
