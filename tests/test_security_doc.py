@@ -95,7 +95,7 @@ class Case:
         }
         # The same plugin under another name, so that two apply.
         plugin = SimpleNamespace(**{key: getattr(hmac_auth, key) for key in dir(hmac_auth)})
-        plugin.name = "second-auth"
+        plugin.name = plugin.holder = "second-auth"
         also: Step = replace(step(), plugin=plugin, priority=1)
         route = Route(
             "r", ("/orders",), pipeline([step(**wanted), also]), Forward(None, Timeouts(1, 1, 1)), methods=frozenset()
