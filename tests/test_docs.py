@@ -46,6 +46,7 @@ from hmac_gateway.logs import AccessLog
 from hmac_gateway.management.commands.hmac_serve import Command as Serve
 from hmac_gateway.plugins import OUTGOING, PLUGINS, RULES, hmac_auth
 from hmac_gateway.site_settings import CREDENTIAL_KEYS, PROTECT_KEYS
+from proxy.hmacproxy.options import FLAGS
 
 from .support.served import free_port
 
@@ -60,7 +61,7 @@ RUNNERS = {
     "js": ["node", "-"],
     "java": ["java", "Block.java"],
 }
-PORTS = ("8000", "8001", "9080", "9180", "9181", "9280", "9443")
+PORTS = ("8000", "8001", "8080", "8081", "9080", "9180", "9181", "9280", "9443")
 LISTENING = [
     (
         r"(script/demo|manage\.py hmac_demo)",
@@ -369,6 +370,18 @@ def test_every_option_of_hmac_serve_is_documented() -> None:
     for action in parser._actions:
         if action.dest not in django:
             assert action.option_strings[0] in rows, action.option_strings
+
+
+def test_every_flag_of_hmacproxy_is_documented_with_its_default() -> None:
+    rows = table("docs/hmacproxy.md")
+    for name, flag in FLAGS.items():
+        shown = rows[f"-{name}"][1].strip("`")
+        if isinstance(flag.default, bool):
+            assert shown == ("on" if flag.default else "off"), name
+        elif flag.default:
+            assert shown == str(flag.default), name
+        else:
+            assert shown in ("none", "required"), name
 
 
 @pytest.mark.parametrize("name", ["hmac_import", "hmac_export"])

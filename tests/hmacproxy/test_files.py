@@ -1,0 +1,247 @@
+"""The command's file mode: what may be read, by whom, and in which parts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote_to_bytes
+
+import pytest
+
+from tests.support.hmacproxied import REFUSAL, Hmacproxy, sign
+from tests.support.raw_client import Headers, RawAnswer
+
+#: Larger than what is sent at once.
+LARGE = os.urandom(300_000)
+
+
+class Site:
+    """A directory that is served, with things beside it that are not."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self.root = folder / "root"
+        (self.root / "sub" / "deep").mkdir(parents=True)
+        (self.root / "empty").mkdir()
+        (folder / "outside").mkdir()
+        (folder / "root-too").mkdir()
+        for path, content in {
+            "root/a.txt": b"hello",
+            "root/large.bin": LARGE,
+            "root/page.html": b"<p>",
+            "root/notes": b"caf\xc3\xa9\n",
+            "root/blob": b"\x00\xff\x01",
+            "root/pack.tar.gz": b"\x1f\x8b",
+            "root/none": b"",
+            "root/b c&d.txt": b"blank",
+            "root/a:b": b"colon",
+            "root/sub/index.html": b"index",
+            "root/sub/deep/x": b"x",
+            "root/.hidden": b"hidden",
+            "outside/secret": b"secret",
+            "root-too/secret": b"secret",
+        }.items():
+            (folder / path).write_bytes(content)
+        (self.root / ".git").mkdir()
+        (self.root / ".git" / "config").write_bytes(b"hidden")
+        (self.root / "inside").symlink_to("a.txt")
+        (self.root / "leads-out").symlink_to("../outside/secret")
+        (self.root / "folder-out").symlink_to(folder / "outside")
+        (self.root / "beside").symlink_to("../root-too/secret")
+        (self.root / "to-hidden").symlink_to(".hidden")
+        (self.root / "loop").symlink_to("loop")
+        os.mkfifo(self.root / "pipe")
+        self.proxy = Hmacproxy("-auth", "-file-root", str(self.root), *arguments)
+
+    def get(self, target: str, headers: Headers = (), method: str = "GET") -> RawAnswer:
+        """A signed request."""
+        path, _, query = target.partition("?")
+        string = f"{method}\n{unquote_to_bytes(path).decode('latin-1')}{f'?{query}' if query else ''}\n"
+        return self.proxy.ask(method, target, [*headers, sign(string)])
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    made = Site(tmp_path_factory.mktemp("site"))
+    with made.proxy:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def listed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    made = Site(tmp_path_factory.mktemp("listed"), "-listing")
+    with made.proxy:
+        yield made
+
+
+def missing(answer: RawAnswer) -> bool:
+    if answer.status == 404:
+        assert answer.body == b"404 page not found\n" and answer.get("content-type") == "text/plain; charset=utf-8"
+    return answer.status == 404
+
+
+def test_who_signs_reads(site: Site) -> None:
+    answer = site.get("/a.txt")
+    assert (answer.status, answer.body, answer.whole) == (200, b"hello", True)
+    assert answer.get("content-type") == "text/plain; charset=utf-8" and answer.get("content-length") == "5"
+    assert (answer.get("cache-control"), answer.get("vary")) == ("private", "x-signature")
+    assert site.get("/large.bin").body == LARGE
+    assert site.get("/none").body == b"" and site.get("/none").status == 200
+    assert site.get("/a.txt?x=1").body == b"hello"
+    assert site.get("/b%20c%26d.txt").body == b"blank"
+    head = site.get("/a.txt", method="HEAD")
+    assert (head.status, head.body, head.get("content-length")) == (200, b"", "5")
+
+
+@pytest.mark.parametrize("target", ["/a.txt", "/nothing", "/sub", "/.hidden", "/folder-out/secret", "/"])
+def test_nobody_else_learns_what_is_there(site: Site, target: str) -> None:
+    for headers in ([], [sign(f"GET\n{target}\n", secret="other")]):
+        answer = site.proxy.ask("GET", target, headers)
+        assert (answer.status, answer.body) == (401, REFUSAL)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/nothing",
+        "/a.txt/x",
+        "/.hidden",
+        "/%2ehidden",
+        "/.git/config",
+        "/sub/../.git/config",
+        "/leads-out",
+        "/folder-out/secret",
+        "/folder-out/",
+        "/beside",
+        "/to-hidden",
+        "/loop",
+        "/pipe",
+        "/../outside/secret",
+        "/..%2foutside%2fsecret",
+        "/%2e%2e/outside/secret",
+        "/%252e%252e/outside/secret",
+        "/sub/..%2f..%2foutside/secret",
+        "/..\\outside\\secret",
+        "/..%5coutside%5csecret",
+        "//outside/secret",
+        "/../root-too/secret",
+        "/a.txt%00.html",
+        "/a.txt%00",
+        "/" + "x" * 300,
+        "/" + "x/" * 3000,
+        "/empty/",
+        "/%ff",
+    ],
+    ids=lambda target: target[:40],
+)
+def test_nothing_that_is_hidden_or_outside(site: Site, target: str) -> None:
+    answer = site.get(target)
+    assert missing(answer), (answer.status, answer.body)
+
+
+def test_dots_are_resolved_and_links_inside_are_followed(site: Site) -> None:
+    for target in ("/sub/../a.txt", "/./a.txt", "/sub/%2e%2e/a.txt", "//a.txt", "/../a.txt", "/inside"):
+        assert site.get(target).body == b"hello", target
+
+
+@pytest.mark.parametrize(
+    ("target", "location"),
+    [
+        ("/sub", "sub/"),
+        ("/sub/deep?q=1", "deep/?q=1"),
+        ("/sub/index.html", "./"),
+        ("/a.txt/", "../a.txt"),
+        ("/a:b/", "../a%3Ab"),
+        ("//sub", "sub/"),
+    ],
+)
+def test_one_address_for_each_place(site: Site, target: str, location: str) -> None:
+    answer = site.get(target)
+    assert (answer.status, answer.get("location")) == (301, location)
+
+
+def test_directories(site: Site, listed: Site) -> None:
+    index = site.get("/sub/")
+    assert (index.body, index.get("content-type")) == (b"index", "text/html; charset=utf-8")
+    assert missing(site.get("/")) and missing(site.get("/sub/deep/"))
+    assert listed.get("/sub/").body == b"index"
+    page = listed.get("/")
+    assert page.status == 200 and page.get("content-type") == "text/html; charset=utf-8"
+    text = page.body.decode()
+    names = ["a.txt", "a:b", "blob", "empty/", "inside", "large.bin", "none", "notes", "pack.tar.gz", "page.html"]
+    for name in (*names, "sub/"):
+        assert f">{name}</a>" in text, name
+    assert '<a href="./a%3Ab">a:b</a>' in text and '<a href="./b%20c%26d.txt">b c&amp;d.txt</a>' in text
+    for name in ("hidden", "git", "leads-out", "folder-out", "beside", "loop"):
+        assert name not in text, name
+    assert "x" in listed.get("/sub/deep/").body.decode()
+    assert listed.proxy.ask("GET", "/").status == 401
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("page.html", "text/html; charset=utf-8"),
+        ("notes", "text/plain; charset=utf-8"),
+        ("blob", "application/octet-stream"),
+        ("pack.tar.gz", "application/gzip"),
+        ("none", "text/plain; charset=utf-8"),
+    ],
+)
+def test_types_by_extension_or_by_how_a_file_begins(site: Site, name: str, kind: str) -> None:
+    assert site.get(f"/{name}").get("content-type") == kind
+
+
+@pytest.mark.parametrize(
+    ("ranges", "status", "content_range", "body"),
+    [
+        ("bytes=0-0", 206, "bytes 0-0/5", b"h"),
+        ("bytes=1-3", 206, "bytes 1-3/5", b"ell"),
+        ("bytes=3-", 206, "bytes 3-4/5", b"lo"),
+        ("bytes=-2", 206, "bytes 3-4/5", b"lo"),
+        ("bytes=2-99", 206, "bytes 2-4/5", b"llo"),
+        ("bytes=9-", 416, "bytes */5", None),
+    ],
+)
+def test_ranges(site: Site, ranges: str, status: int, content_range: str, body: bytes | None) -> None:
+    answer = site.get("/a.txt", [("Range", ranges)])
+    assert (answer.status, answer.get("content-range")) == (status, content_range)
+    assert body is None or answer.body == body
+
+
+def test_several_ranges_and_one_of_what_has_changed(site: Site) -> None:
+    several = site.get("/large.bin", [("Range", "bytes=0-9,299990-")])
+    assert several.status == 206 and str(several.get("content-type")).startswith("multipart/byteranges")
+    assert LARGE[:10] in several.body and LARGE[-10:] in several.body
+    etag = str(site.get("/a.txt").get("etag"))
+    for condition, status in ((etag, 206), ('"other"', 200)):
+        assert site.get("/a.txt", [("Range", "bytes=0-0"), ("If-Range", condition)]).status == status
+
+
+def test_what_the_client_has_is_not_sent_again(site: Site) -> None:
+    first = site.get("/a.txt")
+    etag, modified = str(first.get("etag")), str(first.get("last-modified"))
+    for condition in (("If-None-Match", etag), ("If-None-Match", f'"x", {etag}'), ("If-Modified-Since", modified)):
+        answer = site.get("/a.txt", [condition])
+        assert (answer.status, answer.body, answer.get("etag")) == (304, b"", etag)
+        assert answer.get("vary") == "x-signature"
+    for condition in (("If-None-Match", '"x"'), ("If-Modified-Since", "Mon, 05 Oct 2015 15:32:56 GMT")):
+        assert site.get("/a.txt", [condition]).status == 200
+    # Without a signature even that is nobody's business.
+    assert site.proxy.ask("GET", "/a.txt", [("If-None-Match", etag)]).status == 401
+
+
+def test_a_file_that_grows_or_goes_is_no_error_of_the_server(site: Site) -> None:
+    new = site.root / "new"
+    new.write_bytes(b"one")
+    assert site.get("/new").body == b"one"
+    new.write_bytes(b"three")
+    assert site.get("/new").body == b"three"
+    new.unlink()
+    assert missing(site.get("/new"))
+
+
+def test_any_method_reads_as_in_the_original(site: Site) -> None:
+    body = b"ignored"
+    answer = site.proxy.ask("POST", "/a.txt", [sign("POST\n/a.txt\n", body)], body)
+    assert (answer.status, answer.body) == (200, b"hello")
