@@ -29,6 +29,8 @@ class Seen:
         return self._raw.port
 
     def _serve(self, peer: Peer) -> None:
+        # The proxy keeps its connections, however long the tests between two requests take.
+        peer.sock.settimeout(None)
         while True:
             lines = peer.read_head().decode("latin-1").split("\r\n")[:-2]
             lengths = [line.partition(": ")[2] for line in lines if line.startswith("content-length: ")]
