@@ -20,7 +20,7 @@ from hmac_gateway.plugins import public_api
 from hmac_gateway.routing import Route, host_of
 from hmac_gateway.snapshot import Snapshot
 
-from .exchange import ConnectFailed, ConnectTimeout, ReadTimeout, SendTimeout, TransportError
+from .exchange import ConnectFailed, ConnectTimeout, NameUnresolved, ReadTimeout, SendTimeout, TransportError
 
 #: Answered by the gateway itself, before any route.
 RESERVED_PREFIX: Final = "/.hmac-gateway/"
@@ -81,8 +81,10 @@ def local_answer(message: Message, route: Route, snapshot: Snapshot | None, now:
     return public_api.respond(message, local.config, snapshot.lookups, now)
 
 
-def failure_reason(error: TransportError) -> Reason:
+def failure_reason(error: TransportError, dialect: str = "apisix") -> Reason:
     """What logs and clients are told of an exchange that failed."""
+    if dialect == "kong" and isinstance(error, NameUnresolved):
+        return Reason.NAME_UNRESOLVED
     if isinstance(error, ConnectTimeout | SendTimeout | ReadTimeout):
         return Reason.UPSTREAM_TIMEOUT
     return Reason.UPSTREAM_UNREACHABLE if isinstance(error, ConnectFailed) else Reason.UPSTREAM_BROKEN
@@ -90,4 +92,4 @@ def failure_reason(error: TransportError) -> Reason:
 
 def upstream_failure(error: TransportError, dialect: str) -> Rejected:
     """The refusal for an exchange that failed before an answer had begun."""
-    return Rejected(failure_reason(error), dialect=dialect, detail=str(error))
+    return Rejected(failure_reason(error, dialect), dialect=dialect, detail=str(error))

@@ -20,6 +20,12 @@ class ConnectFailed(TransportError):
     kind = "connect_failed"
 
 
+class NameUnresolved(ConnectFailed):
+    """The node's name has no address, as far as can be found out. Nothing was sent."""
+
+    kind = "name_unresolved"
+
+
 class ConnectTimeout(TransportError):
     """No connection within `Timeouts.connect`. Nothing was sent."""
 
@@ -42,14 +48,16 @@ class UpstreamBroken(TransportError):
     """The response is malformed or cut short, or the connection closed before it.
 
     `stale` is true when a reused connection closed without one byte of response: the node may simply have
-    dropped an idle connection, and another attempt is safe if the request body was not consumed.
+    dropped an idle connection, and another attempt is safe if the request body was not consumed. `silent`: no byte of
+    response came, whatever the connection.
     """
 
     kind = "broken"
 
-    def __init__(self, message: str, *, stale: bool = False) -> None:
+    def __init__(self, message: str, *, stale: bool = False, silent: bool = False) -> None:
         super().__init__(message)
         self.stale = stale
+        self.silent = silent or stale
 
 
 def status_of(error: TransportError) -> int:

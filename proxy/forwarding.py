@@ -24,10 +24,11 @@ from .exchange import (
     Response,
     SendTimeout,
     Timeouts,
+    TransportError,
     UpstreamBroken,
-    status_of,
 )
 from .plan import Node, Upstream, host_header, request_head
+from .retrying import Retries, may_repeat
 from .signing import Signature
 from .sync_transport import SyncConnection, SyncPool
 
@@ -94,12 +95,14 @@ class Forwarder:
         """
         upstream, timeouts, target, lines, identity, signature = plan
         began = time.monotonic()
-        tried: list[str] = []
+        retries: Retries | None = None
         fresh = False
-        node = self._choose(upstream, (), message, identity)
+        first = self._choose(upstream, (), message, identity)
+        assert first is not None  # upstreams without nodes do not come so far
+        node = first
         turn: Turn | None = None
+
         while True:
-            assert node is not None  # the first exists, later ones are checked below
             if upstream.measured and not fresh:
                 turn = Turn(self._balancer, upstream, node)
             connection = None if fresh else self.pool.take(node.target, upstream.keepalive)
@@ -111,35 +114,31 @@ class Forwarder:
                         self._end(turn)
                     if not isinstance(error, ConnectFailed | ConnectTimeout):
                         raise
-                    tried.append(node.key)
-                    if len(tried) > upstream.retries:
-                        raise
-                    if 0 < upstream.retry_timeout <= time.monotonic() - began:
-                        raise ConnectFailed(f"{error}; retry_timeout is over") from error
-                    node = self._choose(upstream, tried, message, identity)
-                    if node is None:
-                        raise
-                    failed.append(status_of(error))
+                    if retries is None:
+                        retries = Retries(upstream, failed, message, identity)
+                    node = retries.after(node, error, time.monotonic() - began, self._choose)
                     fresh = False
                     continue
             make = request_head if signature is None else signature.head
             head = make(message, target, host_header(message, upstream, node), lines)
             try:
                 response = _sent(connection, head, message.method, timeouts, upload)
-            except UpstreamBroken as error:
-                connection.abort()
-                if not error.stale or fresh or (upload.size and not upload.repeatable):
-                    if turn is not None:
-                        self._end(turn)
-                    raise
-                fresh = True
             except BaseException as error:
                 connection.abort()
+                repeatable = not upload.size or upload.repeatable
+                if isinstance(error, UpstreamBroken) and error.stale and repeatable and not fresh:
+                    fresh = True
+                    continue
                 if turn is not None:
                     if isinstance(error, ReadTimeout | SendTimeout):
                         turn.answered()
                     self._end(turn)
-                raise
+                if not isinstance(error, TransportError) or not may_repeat(upstream, message.method, repeatable, error):
+                    raise
+                if retries is None:
+                    retries = Retries(upstream, failed, message, identity)
+                node = retries.after(node, error, time.monotonic() - began, self._choose)
+                fresh = False
             else:
                 if turn is not None:
                     turn.answered()

@@ -48,6 +48,7 @@ from .plan import (
     returned_headers,
     upstream_status,
 )
+from .retrying import Retries, may_repeat
 from .signing import Signature, signer_of, too_large
 from .spool import Spool
 from .transport import (
@@ -609,13 +610,14 @@ class Gateway:
         if the body can be sent again.
         """
         began = time.perf_counter()
-        tried: list[str] = []
+        retries: Retries | None = None
         message, identity = exchange.message, exchange.identity
         body = framing not in _NO_BODY
         fresh = False
-        node = self._balancer.choose(upstream, (), message, identity)
+        first = self._balancer.choose(upstream, (), message, identity)
+        assert first is not None  # upstreams without nodes do not come so far
+        node = first
         while True:
-            assert node is not None  # the first exists, later ones are checked below
             exchange.node = node
             if upstream.measured and not fresh:
                 exchange.turn = Turn(self._balancer, upstream, node)
@@ -627,15 +629,9 @@ class Gateway:
                     if exchange.turn is not None:
                         exchange.turn.end()
                         exchange.turn = None
-                    tried.append(node.key)
-                    if len(tried) > upstream.retries:
-                        raise
-                    if 0 < upstream.retry_timeout <= time.perf_counter() - began:
-                        raise ConnectFailed(f"{error}; retry_timeout is over") from error
-                    node = self._balancer.choose(upstream, tried, message, identity)
-                    if node is None:
-                        raise
-                    failed.append(status_of(error))
+                    if retries is None:
+                        retries = Retries(upstream, failed, message, identity)
+                    node = retries.after(node, error, time.perf_counter() - began, self._balancer.choose)
                     fresh = False
                     continue
             exchange.connection = connection
@@ -655,13 +651,27 @@ class Gateway:
                 if spool is not None:
                     return await self._with_spool(connection, spool)
                 return await self._with_body(exchange, connection, chunked=framing is _CHUNKED)
-            except UpstreamBroken as error:
+            except (UpstreamBroken, ReadTimeout, SendTimeout) as error:
+                repeatable = not body or spool is not None
+                if isinstance(error, UpstreamBroken):
+                    exchange.connection = None
+                    connection.abort()
+                    if error.stale and repeatable and not fresh and not exchange.left:
+                        fresh = True
+                        continue
+                if not may_repeat(upstream, message.method, repeatable, error) or exchange.left:
+                    raise
                 exchange.connection = None
                 connection.abort()
-                repeatable = not body or spool is not None
-                if not error.stale or not repeatable or fresh or exchange.left:
-                    raise
-                fresh = True
+                if exchange.turn is not None:
+                    if not isinstance(error, UpstreamBroken):
+                        exchange.turn.answered()
+                    exchange.turn.end()
+                    exchange.turn = None
+                if retries is None:
+                    retries = Retries(upstream, failed, message, identity)
+                node = retries.after(node, error, time.perf_counter() - began, self._balancer.choose)
+                fresh = False
 
     async def _framing(self, exchange: Exchange, spool: Spool | None) -> str:
         """The header line that frames the body upstream (RFC 9112 6.3); "" for a request without one."""

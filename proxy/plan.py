@@ -17,6 +17,7 @@ from hmac_gateway.core.message import Message, split_target
 from hmac_gateway.core.paths import decoded
 from hmac_gateway.gate import OutgoingSet, Rule
 from hmac_gateway.routing import host_of
+from hmac_gateway.routing_kong import Path
 
 from .exchange import Keepalive, Target, Timeouts
 from .plan_kong import FACTS, Rewrite, forwarded_lines
@@ -82,7 +83,9 @@ class Node:
 class Upstream:
     """A compiled upstream. `nodes` are those that may get traffic, higher priority first.
 
-    `hash_on` and `key` say what chash hashes. `measured`: the balancer wants to hear when an exchange is over.
+    `hash_on` and `key` say what chash hashes, `fallback` what else where that is nothing, and `captures` is the path
+    that names parts of it (Kong). `again`: as Kong does it, nodes are tried once more when all were, and safe requests
+    after they were sent. `measured`: the balancer wants to hear when an exchange is over.
     """
 
     id: str
@@ -97,6 +100,11 @@ class Upstream:
     retry_timeout: float = 0.0
     timeouts: Timeouts = Timeouts(60.0, 60.0, 60.0)
     keepalive: Keepalive = Keepalive()
+    again: bool = False
+    fallback: tuple[str, str] | None = None
+    captures: Path | None = None
+    #: (name, path) of the cookie that chash gives to whoever comes without.
+    cookie: tuple[str, str] | None = None
     measured: bool = field(init=False, compare=False, default=False)
 
     def __post_init__(self) -> None:

@@ -100,7 +100,7 @@ class ResponseReader:
             return None
         fresh = not self._head_bytes
         what = f"closed {'without a response' if fresh else 'inside the response'}"
-        return UpstreamBroken(f"{what}: {error}" if error is not None else what, stale=fresh and reused)
+        return UpstreamBroken(f"{what}: {error}" if error is not None else what, stale=fresh and reused, silent=fresh)
 
     # -- httptools callbacks ----------------------------------------------------------------------------
 

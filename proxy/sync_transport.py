@@ -21,6 +21,7 @@ from .exchange import (
     ConnectFailed,
     ConnectTimeout,
     Keepalive,
+    NameUnresolved,
     ReadTimeout,
     Response,
     SendTimeout,
@@ -271,7 +272,9 @@ class SyncPool:
                 raise
         except TimeoutError as error:
             raise ConnectTimeout(f"{where}: no connection in time") from error
-        except (OSError, ValueError, OverflowError) as error:  # ValueError: a name that IDNA cannot encode
+        except (socket.gaierror, UnicodeError) as error:  # UnicodeError: a name that IDNA cannot encode
+            raise NameUnresolved(f"{where}: {error}") from error
+        except (OSError, ValueError, OverflowError) as error:
             raise ConnectFailed(f"{where}: {error}") from error
         return SyncConnection(self, sock, target, keepalive)
 

@@ -7,6 +7,7 @@ back. Imports the standard library, `.connection`, `.exchange`, `.tls`. One pool
 from __future__ import annotations
 
 import asyncio
+import socket
 from math import inf
 
 from .connection import TICK, Connection
@@ -14,6 +15,7 @@ from .exchange import (
     ConnectFailed,
     ConnectTimeout,
     Keepalive,
+    NameUnresolved,
     ReadTimeout,
     Response,
     SendTimeout,
@@ -106,7 +108,10 @@ class Pool:
         except TimeoutError as error:  # ours, or the kernel's
             connection.abort()
             raise ConnectTimeout(f"{target.host}:{target.port}: no connection in time") from error
-        except (OSError, ValueError, OverflowError) as error:  # ValueError: a name that IDNA cannot encode
+        except (socket.gaierror, UnicodeError) as error:  # UnicodeError: a name that IDNA cannot encode
+            connection.abort()
+            raise NameUnresolved(f"{target.host}:{target.port}: {error}") from error
+        except (OSError, ValueError, OverflowError) as error:
             connection.abort()
             raise ConnectFailed(f"{target.host}:{target.port}: {error}") from error
         except BaseException:

@@ -933,15 +933,20 @@ def closed_port() -> int:
 
 
 @pytest.mark.parametrize(
-    "target", [Target("127.0.0.1", 0), Target("no-such-host.invalid", 80), Target("a" * 70 + ".b", 80)]
+    ("target", "kind"),
+    [
+        (Target("127.0.0.1", 0), "connect_failed"),
+        (Target("no-such-host.invalid", 80), "name_unresolved"),
+        (Target("a" * 70 + ".b", 80), "name_unresolved"),
+    ],
 )
-def test_connect_failed(run: Run, target: Target) -> None:
+def test_connect_failed(run: Run, target: Target, kind: str) -> None:
     wanted = target if target.port else Target(target.host, closed_port())
 
     async def main() -> None:
         with pytest.raises(ConnectFailed) as caught:
             await Pool().acquire(wanted, LONG)
-        assert caught.value.kind == "connect_failed"
+        assert caught.value.kind == kind
 
     run(main)
 
