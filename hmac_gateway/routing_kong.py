@@ -26,10 +26,12 @@ class Path:
     """A path that routes name. Every path that it matches starts with `prefix`: decoded, bytes as text.
 
     Without `regex` that is all; a prefix need not end at a slash. A regular expression is held to the path's start.
+    `text` is what configuration says.
     """
 
     prefix: str = ""
     regex: Any = field(default=None, compare=False)
+    text: str = ""
 
     @classmethod
     def of(cls, text: str) -> Path:
@@ -37,10 +39,10 @@ class Path:
         wire = text if text.isascii() else text.encode().decode("latin-1")
         if wire.startswith("~/"):
             regex = compile_regex(wire[1:], "paths", text)
-            return cls(literal_prefix(regex), regex)
+            return cls(literal_prefix(regex), regex, text)
         if not wire.startswith("/"):
             raise ConfigError("paths", text, "/ (a fixed path) or ~/ (a regular expression) at the start")
-        return cls(decoded(wire))
+        return cls(decoded(wire), None, text)
 
     def end(self, path: str) -> int:
         """Where the match ends in a decoded path that this matches."""
@@ -48,6 +50,16 @@ class Path:
             return len(self.prefix)
         found = self.regex.match(path.encode("latin-1"))
         return 0 if found is None else int(found.end())
+
+    def capture(self, path: str, name: str) -> str:
+        """What a group, by name or number, holds in a decoded path; "" where there is none, or nothing in it."""
+        found = None if self.regex is None else self.regex.match(path.encode("latin-1"))
+        if found is None:
+            return ""
+        held = found.groupdict().get(name.encode())
+        if held is None and name.isascii() and name.isdigit() and 0 < int(name) <= self.regex.groups:
+            held = found.group(int(name))
+        return (held or b"").decode("latin-1")
 
 
 class Variant(NamedTuple):

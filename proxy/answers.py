@@ -145,6 +145,10 @@ class UpstreamResponse(StreamingHttpResponse):
         if response.status == 204:
             del self.headers["content-length"]  # RFC 9110 8.6
 
+    def add_cookie(self, line: str) -> None:
+        """A Set-Cookie of the gateway's own, beside the upstream's."""
+        self._cookie_lines.append(line)
+
     def items(self) -> Iterator[tuple[str, str]]:
         """Every header line as it is sent."""
         for name, value in self.headers.items():

@@ -20,12 +20,14 @@ from .plan import Node, Upstream
 
 #: ewma: seconds in which what was measured loses about two thirds of its say (APISIX).
 DECAY: Final = 10.0
+#: How many ways to read hash keys are kept for one upstream.
+MOST_READERS: Final = 1024
 
 
 class _State:
     """What is remembered of one upstream. Of a predecessor with other nodes or weights all is kept that still fits."""
 
-    __slots__ = ("active", "current", "hashed", "nodes", "slots", "times")
+    __slots__ = ("active", "current", "nodes", "readers", "slots", "times")
 
     def __init__(self, nodes: tuple[Node, ...], before: _State | None) -> None:
         self.nodes = nodes
@@ -35,7 +37,8 @@ class _State:
         self.active: dict[str, int] = {}
         #: Decayed seconds and when they were written, by node.
         self.times: dict[str, tuple[float, float]] = {}
-        self.hashed: tuple[tuple[str, str], Reader] | None = None
+        #: By what they read; routes of Kong's dialect may read one upstream's keys from paths of their own.
+        self.readers: dict[object, Reader] = {}
         self.slots: Slots | None = None
         if before is not None:
             was, now = (sum(node.weight for node in state.nodes) for state in (before, self))
@@ -216,9 +219,12 @@ def _in_turn(state: _State, nodes: Sequence[Node]) -> Node:
 def _hashed(
     state: _State, upstream: Upstream, tried: Collection[str], message: Message | None, identity: Identity
 ) -> Node | None:
-    on = (upstream.hash_on, upstream.key)
-    if state.hashed is None or state.hashed[0] != on:
-        state.hashed = (on, reader(*on))
+    on = (upstream.hash_on, upstream.key, upstream.fallback, upstream.captures)
+    read = state.readers.get(on)
+    if read is None:
+        if len(state.readers) >= MOST_READERS:
+            state.readers.clear()  # those of configurations long gone
+        read = state.readers[on] = reader(*on)
     if state.slots is None:
         state.slots = Slots(state.nodes)
-    return state.slots.node("" if message is None else state.hashed[1](message, identity), tried)
+    return state.slots.node("" if message is None else read(message, identity), tried)

@@ -87,7 +87,9 @@ class Upstreams:
         port = service["port"] or (443 if tls else 80)
         host = service["host"].removeprefix("[").removesuffix("]")
         node = Node(f"{host}:{port}", host, port, 1, Target(host, port, tls=tls, verify=verify))
-        made = Upstream(f"host:{service['id']}", (node,), scheme="https" if tls else "http", retries=retries)
+        made = Upstream(
+            f"host:{service['id']}", (node,), scheme="https" if tls else "http", retries=retries, again=True
+        )
         return _hosted(made, preserve)
 
     def _over_tls(self, upstream: Upstream, verify: bool) -> Upstream:
@@ -130,12 +132,21 @@ def upstream(row: Row, node_rows: Iterable[Row], timeouts: Timeouts) -> Upstream
         for node in healthy
     ]
     nodes.sort(key=lambda node: node.key)
+    extra = row["extra"]
+    first = (row["hash_on"] or "none", row["key"])
+    on = extra.get("hash_fallback") or "none"
+    # A cookie is the same in both places.
+    second = (on, extra.get("hash_on_cookie" if on == "cookie" else f"hash_fallback_{on}") or "")
+    cookie = next((key for kind, key in (first, second) if kind == "cookie" and key), None)
     return Upstream(
         id=row["id"],
         nodes=tuple(nodes),
         type=row["type"],
-        hash_on=row["hash_on"],
-        key=row["key"],
+        hash_on=first[0],
+        key=first[1],
+        fallback=second,
+        cookie=(cookie, extra.get("hash_on_cookie_path") or "/") if cookie and row["type"] == "chash" else None,
+        again=True,
         upstream_host=row["upstream_host"],
         retries=DEFAULT_RETRIES if row["retries"] is None else row["retries"],
         timeouts=timeouts,
@@ -179,7 +190,10 @@ def entry(
 
     def leading(path: Path) -> Route:
         rewrite = Rewrite(base, row["strip_path"], path, row["path_handling"] == "v1")
-        return replace(route, target=Forward(leads_to, timeouts, rewrite=rewrite, outgoing=outgoing))
+        upstream = replace(leads_to, captures=path) if captured and leads_to is not None else leads_to
+        return replace(route, target=Forward(upstream, timeouts, rewrite=rewrite, outgoing=outgoing))
+
+    captured = leads_to is not None and "uri_capture" in (leads_to.hash_on, *(leads_to.fallback or ())[:1])
 
     # A route that was matched without a path is treated as one whose path is a slash.
     return Entry(

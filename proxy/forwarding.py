@@ -55,7 +55,8 @@ class Upload(Protocol):
 class Plan(NamedTuple):
     """What is sent, the same for every node that is tried: target and lines as `plan` makes them.
 
-    `identity` may decide on the node; `signature` is made anew for each.
+    `identity` may decide on the node, and `chooser`, the message where it is not given; `signature` is made anew for
+    each.
     """
 
     upstream: Upstream
@@ -64,6 +65,7 @@ class Plan(NamedTuple):
     lines: str
     identity: Identity = NOBODY
     signature: Signature | None = None
+    chooser: Message | None = None
 
 
 class Forwarder:
@@ -93,11 +95,12 @@ class Forwarder:
         if the body can be sent again. Raises TransportError, or what reading the body raises; then no connection is
         left open.
         """
-        upstream, timeouts, target, lines, identity, signature = plan
+        upstream, timeouts, target, lines, identity, signature, chooser = plan
+        chooser = chooser or message
         began = time.monotonic()
         retries: Retries | None = None
         fresh = False
-        first = self._choose(upstream, (), message, identity)
+        first = self._choose(upstream, (), chooser, identity)
         assert first is not None  # upstreams without nodes do not come so far
         node = first
         turn: Turn | None = None
@@ -115,7 +118,7 @@ class Forwarder:
                     if not isinstance(error, ConnectFailed | ConnectTimeout):
                         raise
                     if retries is None:
-                        retries = Retries(upstream, failed, message, identity)
+                        retries = Retries(upstream, failed, chooser, identity)
                     node = retries.after(node, error, time.monotonic() - began, self._choose)
                     fresh = False
                     continue
@@ -136,7 +139,7 @@ class Forwarder:
                 if not isinstance(error, TransportError) or not may_repeat(upstream, message.method, repeatable, error):
                     raise
                 if retries is None:
-                    retries = Retries(upstream, failed, message, identity)
+                    retries = Retries(upstream, failed, chooser, identity)
                 node = retries.after(node, error, time.monotonic() - began, self._choose)
                 fresh = False
             else:

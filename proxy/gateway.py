@@ -34,6 +34,7 @@ from .admission import failure_reason, find_route, local_answer, unrouted, upstr
 from .auth_endpoint import AuthEndpoint, accepted, refused
 from .balancers import Balancer, Turn
 from .exchange import status_of
+from .hashing import newcomer
 from .plan import (
     UPSTREAM_STATUS,
     BadTarget,
@@ -48,6 +49,7 @@ from .plan import (
     returned_headers,
     upstream_status,
 )
+from .plan_kong import RESPONSE_LATENCY, proxied_headers
 from .retrying import Retries, may_repeat
 from .signing import Signature, signer_of, too_large
 from .spool import Spool
@@ -107,6 +109,7 @@ class Exchange:
         "began",
         "body_read",
         "body_whole",
+        "chooser",
         "client_deadline",
         "connection",
         "first",
@@ -130,6 +133,8 @@ class Exchange:
 
     def __init__(self, message: Message, request_id: str, receive: Receive, began: float) -> None:
         self.message = message
+        # What decides on the node, where hashing does.
+        self.chooser = message
         self.request_id = request_id
         self.receive = receive
         self.began = began
@@ -533,6 +538,10 @@ class Gateway:
             rejected = Rejected(Reason.AMBIGUOUS_PATH, dialect=route.dialect, facts={"why": str(error)})
             await self._refuse(exchange, rejected, send)
             return
+        if upstream.cookie is not None:
+            exchange.chooser, cookie = newcomer(upstream, message, admission.identity)
+            if cookie:
+                exchange.headers = [*exchange.headers, (b"set-cookie", cookie.encode("latin-1"))]
         lines = header_lines(message, admission.identity, hidden, peer, exchange.request_id, framing, forward.rewrite)
         began = time.perf_counter()
         failed: list[int] = []
@@ -557,6 +566,11 @@ class Gateway:
         if response.status >= 500 and (said := upstream_status(route.dialect, failed, response.status)):
             name = UPSTREAM_STATUS.encode()
             response.headers = [*(pair for pair in response.headers if pair[0] != name), (name, said.encode())]
+        if forward.rewrite is not None:
+            took = time.perf_counter() - exchange.began
+            about = (response.http_version, response.headers)
+            ours = proxied_headers(exchange.request_id, took, exchange.upstream_seconds, *about)
+            exchange.headers = [*exchange.headers, *ours]
         await self._relay(exchange, response, send)
 
     async def _signed(
@@ -611,10 +625,10 @@ class Gateway:
         """
         began = time.perf_counter()
         retries: Retries | None = None
-        message, identity = exchange.message, exchange.identity
+        message, chooser, identity = exchange.message, exchange.chooser, exchange.identity
         body = framing not in _NO_BODY
         fresh = False
-        first = self._balancer.choose(upstream, (), message, identity)
+        first = self._balancer.choose(upstream, (), chooser, identity)
         assert first is not None  # upstreams without nodes do not come so far
         node = first
         while True:
@@ -630,7 +644,7 @@ class Gateway:
                         exchange.turn.end()
                         exchange.turn = None
                     if retries is None:
-                        retries = Retries(upstream, failed, message, identity)
+                        retries = Retries(upstream, failed, chooser, identity)
                     node = retries.after(node, error, time.perf_counter() - began, self._balancer.choose)
                     fresh = False
                     continue
@@ -669,7 +683,7 @@ class Gateway:
                     exchange.turn.end()
                     exchange.turn = None
                 if retries is None:
-                    retries = Retries(upstream, failed, message, identity)
+                    retries = Retries(upstream, failed, chooser, identity)
                 node = retries.after(node, error, time.perf_counter() - began, self._balancer.choose)
                 fresh = False
 
@@ -748,8 +762,8 @@ class Gateway:
         assert connection is not None
         headers = self._returned(exchange, response)
         if exchange.headers:
-            # Clients read one quota, and it is ours that refuses them.
-            ours = {name for name, _ in exchange.headers}
+            # Clients read one quota, and it is ours that refuses them. Cookies are each their own.
+            ours = {name for name, _ in exchange.headers if name != b"set-cookie"}
             headers = [pair for pair in headers if pair[0] not in ours] + exchange.headers
         exchange.status = response.status
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
@@ -788,6 +802,9 @@ class Gateway:
             return
         given = answer(rejected, exchange.request_id, exchange.message.get("accept"))
         exchange.status, exchange.reason = given.status, str(rejected.reason)
+        if rejected.dialect == "kong":
+            took = (time.perf_counter() - exchange.began) * 1000
+            exchange.headers = [*exchange.headers, (RESPONSE_LATENCY.encode(), b"%d" % took)]
         if self._observer is not None and given.status < 500:
             self._observer.rejected(exchange, rejected)
         await self._give(exchange, given, send)

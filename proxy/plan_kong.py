@@ -14,6 +14,8 @@ from hmac_gateway.routing_kong import Path
 
 #: How this gateway calls itself in `Via` (RFC 9110 7.6.3): not as Kong, which it is not.
 PSEUDONYM: Final = "hmac-gateway"
+#: Milliseconds that an answer took which the gateway gives itself.
+RESPONSE_LATENCY: Final = "x-kong-response-latency"
 #: Set anew on these routes, whatever the client says.
 FACTS: Final = frozenset({"x-forwarded-path", "x-forwarded-prefix", "x-kong-request-id", "via"})
 
@@ -71,6 +73,24 @@ class Rewrite:
         form = decoded(path)
         end = self.path.end(form)
         return end if form == path else raw_length(path, end)
+
+
+def proxied_headers(
+    request_id: str, seconds: float, upstream_seconds: float, version: str, headers: list[tuple[bytes, bytes]]
+) -> list[tuple[bytes, bytes]]:
+    """What clients and scripts of Kong read on an answer of the upstream's: latencies in milliseconds, the id, Via.
+
+    `seconds` is what everything took, `upstream_seconds` how much of it the upstream; `version` and `headers` are its
+    answer's.
+    """
+    via = [value for name, value in headers if name == b"via"]
+    via.append(f"{version} {PSEUDONYM}".encode())
+    return [
+        (b"x-kong-upstream-latency", b"%d" % round(upstream_seconds * 1000)),
+        (b"x-kong-proxy-latency", b"%d" % round(max(0.0, seconds - upstream_seconds) * 1000)),
+        (b"x-kong-request-id", request_id.encode()),
+        (b"via", b", ".join(via)),
+    ]
 
 
 def forwarded_lines(message: Message, rewrite: Rewrite, trusted: bool, request_id: str) -> str:

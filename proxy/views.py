@@ -49,7 +49,9 @@ from .admission import find_route, local_answer, unrouted, upstream_failure
 from .answers import Body, UpstreamResponse
 from .exchange import TransportError, status_of
 from .forwarding import Plan, forwarder
+from .hashing import newcomer
 from .plan import UPSTREAM_STATUS, BadTarget, Forward, Peer, forwarded_target, header_lines, upstream_status
+from .plan_kong import RESPONSE_LATENCY, proxied_headers
 from .signing import Signature, signer_of, too_large
 
 #: How much of a request body is read at once, in bytes.
@@ -80,24 +82,27 @@ class ProxyView(View):
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         """Answer one request: message, route, gate, plan, exchange."""
+        began = time.perf_counter()
         found = _routed(request, kwargs.get("path"))
         if isinstance(found, Rejected):
-            return _refused(request, found, kwargs.get("path"))
+            return _refused(request, found, kwargs.get("path"), began)
         route, message, snapshot = found
         access_of(request).route_id = route.id
         admission = admit(request, route.pipeline, snapshot, route.rules, route.id, route.service_id, message)
         if isinstance(admission, Rejected):
-            return _refused(request, admission, kwargs.get("path"), route)
-        answer = _forwarded(request, route, admission, message, snapshot)
+            return _refused(request, admission, kwargs.get("path"), began, route)
+        answer = _forwarded(request, route, admission, message, snapshot, began)
         if isinstance(answer, Rejected):
-            return _refused(request, answer, kwargs.get("path"), route)
+            return _refused(request, answer, kwargs.get("path"), began, route)
         finished(request, answer.status_code)
         return answer
 
 
 def _refused(
-    request: HttpRequest, rejected: Rejected, captured: str | None, route: Route | None = None
+    request: HttpRequest, rejected: Rejected, captured: str | None, began: float, route: Route | None = None
 ) -> HttpResponse:
+    if rejected.dialect == "kong":
+        access_of(request).headers[RESPONSE_LATENCY] = str(int((time.perf_counter() - began) * 1000))
     received = message_of(request)
     message = None if captured is None else _inside(request, received, captured)
     access_of(request).asked = {"by": "ProxyView", "target": (message or received).target}
@@ -137,7 +142,7 @@ def _own_cookie_names() -> tuple[str, ...]:
 
 
 def _forwarded(
-    request: HttpRequest, route: Route, admission: Admission, message: Message, snapshot: Snapshot
+    request: HttpRequest, route: Route, admission: Admission, message: Message, snapshot: Snapshot, began: float
 ) -> HttpResponseBase | Rejected:
     """Send the request on; the upstream's answer, its body still to come. Or the gateway's own answer."""
     forward: Forward = route.target
@@ -166,8 +171,12 @@ def _forwarded(
     peer = Peer(int(port) if port.isascii() and port.isdigit() else 80, site.is_trusted(message.remote_addr))
     request_id = request_id_of(request)
     lines = header_lines(message, admission.identity, hidden, peer, request_id, upload.framing, forward.rewrite)
-    plan = Plan(upstream, forward.timeouts, target, lines, admission.identity, signature)
+    chooser, cookie = message, ""
+    if upstream.cookie is not None:
+        chooser, cookie = newcomer(upstream, message, admission.identity)
+    plan = Plan(upstream, forward.timeouts, target, lines, admission.identity, signature, chooser)
     failed: list[int] = []
+    sent = time.perf_counter()
     try:
         connection, response = forwarder().exchange(message, plan, upload, failed)
     except TransportError as error:
@@ -176,9 +185,16 @@ def _forwarded(
         return upstream_failure(error, route.dialect)
     except (BrokenOff, UnreadablePostError):
         return Rejected(Reason.MALFORMED, dialect=route.dialect, detail="the body broke off")
+    took = time.perf_counter() - sent
+    if forward.rewrite is not None:
+        ours = proxied_headers(request_id, time.perf_counter() - began, took, response.http_version, response.headers)
+        names = {name for name, _ in ours}
+        response.headers = [*(pair for pair in response.headers if pair[0] not in names), *ours]
     answer = UpstreamResponse(
         Body(connection, response), response, asynchronous=asynchronous, own_cookies=_own_cookie_names()
     )
+    if cookie:
+        answer.add_cookie(cookie)
     answer["X-Request-Id"] = request_id
     if statuses := upstream_status(route.dialect, failed, response.status):
         answer[UPSTREAM_STATUS] = statuses

@@ -239,6 +239,8 @@ def answer(rejected: Rejected, request_id: str = "", accept: str | None = None) 
         kind = "application/json" if rejected.dialect == "apisix" else "application/json; charset=utf-8"
         content = json.dumps(body, separators=(",", ":"))
     headers = [("content-type", kind), *rejected.headers]
+    if rejected.dialect == "kong":
+        headers.append(("x-kong-request-id", request_id))
     if status == 401 and rejected.challenge:
         headers.append(("www-authenticate", rejected.challenge))
     if status in _BODILESS:

@@ -32,7 +32,14 @@ class Rows(dict[str, dict[Any, dict[str, Any]]]):
 
     def upstream(self, id: str = "u", **changed: Any) -> dict[str, Any]:
         row = {"id": id, "scheme": "http", "type": "roundrobin", "pass_host": "pass", "upstream_host": "", "tls": {}}
-        more: dict[str, Any] = {"retries": None, "retry_timeout": None, "keepalive": {}, "checks": {}, **NO_TIMEOUTS}
+        more: dict[str, Any] = {
+            "retries": None,
+            "retry_timeout": None,
+            "keepalive": {},
+            "checks": {},
+            "extra": {},
+            **NO_TIMEOUTS,
+        }
         return self._add("upstream", {**row, "hash_on": "", "key": "", **more}, changed)
 
     def node(self, host: str = "n", weight: int = 1, **changed: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given, settings
@@ -12,9 +13,10 @@ from hypothesis import strategies as st
 from hmac_gateway.core.credential import Consumer
 from hmac_gateway.core.identity import NOBODY, Identity
 from hmac_gateway.core.message import Message
+from hmac_gateway.routing_kong import Path
 from proxy.exchange import Target
-from proxy.hashing import SLOTS, Slots, reader
-from proxy.plan import Node
+from proxy.hashing import SLOTS, Slots, newcomer, reader
+from proxy.plan import Node, Upstream
 
 TEXTS = [f"key-{number}" for number in range(300)]
 REMOTE = "192.0.2.1"
@@ -73,6 +75,70 @@ HEADERS = {"host": "Shop.Test:8080", "x-session-id": "s-1", "cookie": "sid=one; 
 def test_text_of_a_request(hash_on: str, key: str, text: str) -> None:
     message = Message("GET", "/a%20b?x=1&y=", HEADERS, remote_addr=REMOTE)
     assert reader(hash_on, key)(message, CALLER) == text
+
+
+CAPTURES = Path.of(r"~/(?<kind>[a-z]) (.)")
+
+
+@pytest.mark.parametrize(
+    ("hash_on", "key", "fallback", "text"),
+    [
+        ("ip", "", ("none", ""), REMOTE),
+        ("header", "X-Session-Id", ("ip", ""), "s-1"),
+        ("header", "x-none", ("cookie", "sid"), "two"),
+        ("cookie", "none", ("none", ""), None),
+        ("query_arg", "none", ("path", ""), "/a b"),
+        ("query_arg", "x", ("path", ""), "1"),
+        ("consumer", "", ("ip", ""), "alice"),
+        ("none", "", ("none", ""), None),
+        ("uri_capture", "kind", ("none", ""), "a"),
+        ("uri_capture", "2", ("none", ""), "b"),
+        ("uri_capture", "3", ("ip", ""), REMOTE),
+        ("uri_capture", "0", ("ip", ""), REMOTE),
+        ("uri_capture", "other", ("uri_capture", "1"), "a"),
+    ],
+)
+def test_text_of_a_request_as_kong_takes_it(
+    hash_on: str, key: str, fallback: tuple[str, str], text: str | None
+) -> None:
+    message = Message("GET", "/a%20b?x=1&y=", HEADERS, remote_addr=REMOTE)
+    read = reader(hash_on, key, fallback, CAPTURES)
+    if text is None:  # chance
+        assert len({read(message, CALLER) for _ in range(9)}) == 9
+    else:
+        assert read(message, CALLER) == text
+
+
+def test_a_path_without_groups_captures_nothing() -> None:
+    message = Message("GET", "/a%20b", HEADERS, remote_addr=REMOTE)
+    for captures in (None, Path.of("/a"), Path.of("~/x(.)")):
+        assert reader("uri_capture", "1", ("ip", ""), captures)(message, CALLER) == REMOTE
+
+
+@pytest.mark.parametrize(
+    ("hash_on", "key", "fallback", "headers", "given"),
+    [
+        ("cookie", "seat", ("none", ""), {}, True),
+        ("cookie", "seat", ("none", ""), {"cookie": "x=1; seat=7"}, False),
+        ("header", "x-id", ("cookie", "seat"), {"x-id": "3"}, False),
+        ("header", "x-id", ("cookie", "seat"), {}, True),
+        ("header", "x-id", ("cookie", "seat"), {"cookie": "seat=7"}, False),
+    ],
+)
+def test_who_comes_without_the_cookie_gets_it(
+    hash_on: str, key: str, fallback: tuple[str, str], headers: dict[str, str], given: bool
+) -> None:
+    upstream = Upstream("u", (), type="chash", hash_on=hash_on, key=key, fallback=fallback, cookie=("seat", "/p"))
+    message = Message("GET", "/", headers.items())
+    seen, line = newcomer(upstream, message, NOBODY)
+    assert bool(line) is given and (seen is message) is not given
+    if given:
+        made = line.removeprefix("seat=").removesuffix("; Path=/p; HttpOnly")
+        assert str(UUID(made)) == made
+        assert reader(hash_on, key, fallback)(seen, NOBODY) == made
+        # The next request finds the same.
+        again = Message("GET", "/", [("cookie", f"seat={made}")])
+        assert reader(hash_on, key, fallback)(again, NOBODY) == made
 
 
 def test_nobody_is_known_by_the_address() -> None:
