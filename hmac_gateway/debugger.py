@@ -10,20 +10,20 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 from django.conf import settings
 
 from . import crypto, site
 from .core.errors import ConfigError, Rejected
-from .core.identity import Verified
+from .core.identity import Identity, Verified
 from .core.message import Message
 from .core.paths import ambiguity, decoded
 from .core.reasons import NEVER_ANONYMOUS, Reason
 from .core.trace import Step as TraceStep
 from .core.trace import Trace
-from .gate import Admission, Pipeline, Step, check
+from .gate import NO_RULES, Admission, Pipeline, RuleSet, Step, check, effective, judge
 from .models import Rejection
 from .plugins import hmac_auth, multi_auth
 from .routing import Route, host_of
@@ -43,11 +43,23 @@ _NOT_KEPT: Final[dict[str, str]] = {
     ),
     str(Reason.REPLAYED): "whether a signature was used before is not asked again",
     **dict.fromkeys(
-        (str(Reason.CONSUMER_REQUIRED), str(Reason.CONSUMER_FORBIDDEN), str(Reason.RATE_LIMITED)),
-        "rules are not asked again, only credentials",
+        (str(Reason.RATE_LIMITED), str(Reason.COUNTER_STORE_UNAVAILABLE)),
+        "how many requests a limit has counted is not asked here",
     ),
 }
 _ANONYMOUS: Final = "the credentials do not hold; the request goes on as the anonymous consumer"
+
+
+class Place(NamedTuple):
+    """Where the steps stand: a route and its rules, and the message by which it was found if not the signed one."""
+
+    route_id: str = ""
+    service_id: str = ""
+    rules: RuleSet = NO_RULES
+    routed: Message | None = None
+
+
+_NOWHERE: Final = Place()
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +204,8 @@ def _at_the_door(
             return Report(False, str(door.reason), steps=steps, asked="PROTECT")
         if door is not None:
             asked = "a *this site* route" if door.route_id else "PROTECT"
-            return _passed(door.pipeline, door.directory, message, body, now, client_string, door.route_id, asked)
+            place = Place(door.route_id, door.service_id, door.rules)
+            return _passed(door.pipeline, door.directory, message, body, now, client_string, place, asked)
     return None
 
 
@@ -259,7 +272,8 @@ def _routed(
         return Report(False, str(Reason.NO_ROUTE), hints=_route_hints(snapshot, routed), asked=asked)
     # Filters are about the message that routes see.
     steps = tuple(replace(step, when=None) for step in route.pipeline if step.when is None or step.when(routed))
-    return _passed(steps, snapshot, message, body, now, client_string, route.id, asked)
+    place = Place(route.id, route.service_id, route.rules, routed)
+    return _passed(steps, snapshot, message, body, now, client_string, place, asked)
 
 
 def _passed(
@@ -269,14 +283,14 @@ def _passed(
     body: bytes | None,
     now: float,
     client_string: bytes | None,
-    route_id: str = "",
+    place: Place = _NOWHERE,
     asked: str = "",
 ) -> Report:
-    """What a request meets at these steps."""
+    """What a request meets at these steps, and at the rules behind them."""
     pipeline = tuple(step for step in pipeline if step.when is None or step.when(message))
     outcome = check(message, pipeline, snapshot, now)
-    report = Report(True, route=route_id, plugin=", ".join(step.plugin.name for step in pipeline), asked=asked)
-    what = f"this {'route' if route_id else 'place'}"
+    report = Report(True, route=place.route_id, plugin=", ".join(step.plugin.name for step in pipeline), asked=asked)
+    what = f"this {'route' if place.route_id else 'place'}"
     if not message.target_exact:
         report.hints.append(_REBUILT)
     for step in _methods(pipeline, message, snapshot, now):
@@ -312,7 +326,21 @@ def _passed(
                 report.hints.append(f"multi-auth asks for one of: {tried}")
     elif outcome.identity.anonymous:
         report.hints.append(_ANONYMOUS)
+    if isinstance(outcome, Admission) and not report.reason:
+        report = _ruled(report, place, snapshot, place.routed or message, outcome.identity, now)
     return replace(report, accepted=not report.reason)
+
+
+def _ruled(
+    report: Report, place: Place, snapshot: Snapshot, message: Message, identity: Identity, now: float
+) -> Report:
+    """The report with what rules say of a request that was let in. Nothing is counted."""
+    trace = Trace(report.steps)
+    for rule in effective(place.rules, snapshot, identity):
+        outcome = judge(rule, message, identity, place.route_id, place.service_id, now, trace)
+        if isinstance(outcome, Rejected):
+            return replace(report, reason=str(outcome.reason), plugin=rule.plugin.name)
+    return report
 
 
 def _methods(

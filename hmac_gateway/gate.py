@@ -177,11 +177,19 @@ def _merged(
     return merged
 
 
-def judge(rule: Rule, message: Message, identity: Identity, route_id: str, service_id: str, now: float) -> Judgement:
+def judge(
+    rule: Rule,
+    message: Message,
+    identity: Identity,
+    route_id: str,
+    service_id: str,
+    now: float,
+    trace: Trace | None = None,
+) -> Judgement:
     """What one rule says; quotas are to be counted, and `counted` told."""
     if rule.when is not None and not rule.when(message):
         return None
-    outcome = rule.plugin.check(message, rule.config, Facts(identity, route_id, service_id, rule.scope), now)
+    outcome = rule.plugin.check(message, rule.config, Facts(identity, route_id, service_id, rule.scope), now, trace)
     return _dressed(rule, outcome) if isinstance(outcome, Rejected) else outcome
 
 

@@ -13,6 +13,7 @@ from hmac_gateway import crypto
 from hmac_gateway.core.errors import Rejected
 from hmac_gateway.core.identity import NOBODY
 from hmac_gateway.core.message import Message
+from hmac_gateway.core.reasons import Reason
 from hmac_gateway.debugger import Report, as_text, explain_kept, explain_request
 from hmac_gateway.gate import check
 from hmac_gateway.models import Rejection
@@ -47,6 +48,19 @@ def guard(**configs: dict[str, Any]) -> Runtime:
     route.save()
     for name, config in configs.items():
         Plugin(name=name.replace("_", "-"), route=route, config=config).save()
+    view = Runtime()
+    assert view.refresh(), view.problems
+    return view
+
+
+def ruled(*rules: tuple[str, dict[str, Any]]) -> Runtime:
+    """A route with key-auth and rules; one that is named `consumer …` stands on alice."""
+    route = Route(id="r", paths=["/ip"])
+    route.save()
+    Plugin(name="key-auth", route=route).save()
+    for name, config in rules:
+        place = {"consumer": Consumer.objects.get(username="alice")} if " " in name else {"route": route}
+        Plugin(name=name.rpartition(" ")[2], config=config, **place).save()
     view = Runtime()
     assert view.refresh(), view.problems
     return view
@@ -173,3 +187,59 @@ def test_a_refused_request_is_kept_without_its_secret(plugin: str, sent: Message
     page = admin_client.get(f"/admin/hmac_gateway/rejection/{row.pk}/change/").content.decode()
     assert str(rejected.reason) in page
     assert not any(secret in page + said(report) for secret in secrets)
+
+
+KEY = ("apikey", "alice-primary-key")
+
+
+@pytest.mark.parametrize(
+    ("rule", "config", "step"),
+    [
+        (
+            "consumer-restriction",
+            {"whitelist": ["joe", "bob"]},
+            ("one of the whitelist: bob, joe", "consumer_name alice, GET"),
+        ),
+        (
+            "consumer consumer-restriction",
+            {"blacklist": ["alice"]},
+            ("one that is not on the blacklist", "consumer_name alice, GET"),
+        ),
+        (
+            "consumer-restriction",
+            {"allowed_by_methods": [{"user": "alice", "methods": ["PUT", "POST"]}]},
+            ("for this one POST, PUT", "consumer_name alice, GET"),
+        ),
+        ("consumer-restriction", {"type": "service_id", "whitelist": ["s"]}, ("a service_id", "no service_id")),
+    ],
+)
+def test_a_rule_that_refuses_is_explained(rule: str, config: dict[str, Any], step: tuple[str, str]) -> None:
+    view = ruled((rule, config))
+    report = explain(view, message(KEY))
+    reason = "consumer_required" if step[0] == "a service_id" else "consumer_forbidden"
+    assert (report.accepted, report.reason, report.plugin) == (False, reason, "consumer-restriction")
+    last = report.steps[-1]
+    assert (last.name, last.ok, last.expected, last.received) == ("consumer-restriction", False, *step)
+    # Whoever is not let in at all meets no rule.
+    unknown = explain(view, message())
+    assert unknown.reason == "missing_credentials" and unknown.plugin == "key-auth"
+
+
+def test_a_limit_is_told_and_not_counted() -> None:
+    view = ruled(("limit-count", {"count": 1, "time_window": 60, "key": "consumer_name"}))
+    for _ in range(3):
+        report = explain(view, message(KEY))
+        assert report.accepted and report.steps[-1].name == "limit-count"
+        assert "1 in 60 s for each consumer_name" in as_text(report)
+
+
+def test_a_refusal_by_a_rule_is_found_again_by_its_id() -> None:
+    view = ruled(("consumer-restriction", {"whitelist": ["joe"]}))
+    assert view.snapshot is not None
+    sent = message(KEY)
+    telemetry = Telemetry(view)
+    telemetry.rejected(Exchange(sent), Rejected(Reason.CONSUMER_FORBIDDEN, plugin="consumer-restriction"))
+    telemetry.flush()
+    report = explain_kept(view.snapshot, "abc123")
+    assert (report.reason, report.plugin) == ("consumer_forbidden", "consumer-restriction") and not report.hints
+    assert "one of the whitelist: joe" in as_text(report)

@@ -15,6 +15,7 @@ from typing import Any, Final
 from ..core.errors import Rejected
 from ..core.message import Message
 from ..core.reasons import Reason
+from ..core.trace import Trace
 from . import fields
 from .base import Facts, Judgement, Quota, Spent
 
@@ -93,21 +94,38 @@ def compile(config: Mapping[str, Any], dialect: str = "apisix") -> Config:
     )
 
 
-def check(message: Message, config: Config, facts: Facts, now: float) -> Judgement:
+def check(
+    message: Message, config: Config, facts: Facts, now: float, trace: Trace | None = None
+) -> Judgement:
     """Judge who calls, or which route or service is called; `now` does not matter.
 
     The blacklist comes first. Who is on the whitelist passes, with any method; where there is one, nobody else does.
     Without one, the methods of those who have an entry are looked at.
     """
     found = _subject(config.type, facts)
+    wanted = _wanted(config, found, message.method)
+    if trace is not None:
+        received = f"{config.type} {found}, {message.method}" if found else f"no {config.type}"
+        trace.step(name, wanted is None, wanted or "", received)
+    if wanted is None:
+        return None
+    return _reject(config, Reason.CONSUMER_FORBIDDEN if found else Reason.CONSUMER_REQUIRED)
+
+
+def _wanted(config: Config, found: str, method: str) -> str | None:
+    """What a request would have to be, in words; None where it is that."""
     if not found:
-        return _reject(config, Reason.CONSUMER_REQUIRED)
+        return f"a {config.type}"
     if found in config.blacklist:
-        return _reject(config, Reason.CONSUMER_FORBIDDEN)
+        return "one that is not on the blacklist"
     if config.whitelist is not None:
-        return None if found in config.whitelist else _reject(config, Reason.CONSUMER_FORBIDDEN)
+        return None if found in config.whitelist else f"one of the whitelist: {_some(config.whitelist)}"
     allowed = config.methods.get(found)
-    return None if allowed is None or message.method in allowed else _reject(config, Reason.CONSUMER_FORBIDDEN)
+    return None if allowed is None or method in allowed else f"for this one {_some(allowed)}"
+
+
+def _some(names: frozenset[str]) -> str:
+    return ", ".join(sorted(names)[:5]) + (", …" if len(names) > 5 else "")
 
 
 def counted(

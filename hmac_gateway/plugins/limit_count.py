@@ -18,6 +18,7 @@ from typing import Any, Final
 from ..core.errors import ConfigError, Rejected
 from ..core.message import Message
 from ..core.reasons import Reason
+from ..core.trace import Trace
 from ..expr import NAMES, value_of
 from . import fields
 from .base import Facts, Judgement, Quota, Spent
@@ -78,13 +79,15 @@ Reader = Callable[[Message, Facts], str]
 class Config:
     """One `limit-count` as compiled from what stands on an object.
 
-    `window` is in seconds; `key` reads what is counted by, "" for nothing; `store` is Quota's. `code` is the status of
-    refusals and `message` their text, "" for ours; `degrade`: pass where the store is away; `headers`: say the quota.
+    `window` is in seconds; `key` reads what is counted by, "" for nothing, and `by` names it; `store` is Quota's;
+    `code` is the status of refusals and `message` their text, "" for ours; `degrade`: pass where the store is away;
+    `headers`: say the quota.
     """
 
     count: int
     window: int
     key: Reader
+    by: str
     group: str
     store: str
     code: int
@@ -102,6 +105,7 @@ def compile(config: Mapping[str, Any], dialect: str = "apisix") -> Config:
         count=_positive("count", values["count"], MOST),
         window=_positive("time_window", values["time_window"], LONGEST),
         key=_reader(values["key"], values["key_type"]),
+        by=values["key"],
         group=shortened(values["group"] or ""),
         store=values["policy"],
         code=int(values["rejected_code"]),
@@ -118,8 +122,13 @@ def same_group(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return all(one.get(name) == other.get(name) for name in names)
 
 
-def check(message: Message, config: Config, facts: Facts, now: float) -> Judgement:
+def check(
+    message: Message, config: Config, facts: Facts, now: float, trace: Trace | None = None
+) -> Judgement:
     """What to count this request under; its window begins when the store sees the first one."""
+    if trace is not None:
+        limit = f"{config.count} in {config.window} s for each {config.by}"
+        trace.step(name, True, note=f"{limit}; how many there were is not asked here")
     key = config.key(message, facts) or message.remote_addr
     # No place is called `shared`: a group's counts meet those of no single object.
     scope = f"shared:{config.group}" if config.group else facts.scope

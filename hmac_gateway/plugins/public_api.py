@@ -18,6 +18,7 @@ from ..core.errors import Rejected
 from ..core.message import Message
 from ..core.paths import decoded
 from ..core.reasons import Reason
+from ..core.trace import Trace
 from ..core.words import Answer
 from . import fields, jwt_auth, jwt_sign
 from .base import Facts, Judgement, Quota, Spent
@@ -46,7 +47,9 @@ def compile(config: Mapping[str, Any], dialect: str = "apisix") -> Config:
     return Config(fields.checked(config, dialect, config_schema)["uri"] or "", dialect)
 
 
-def check(message: Message, config: Config, facts: Facts, now: float) -> Judgement:
+def check(
+    message: Message, config: Config, facts: Facts, now: float, trace: Trace | None = None
+) -> Judgement:
     """Nobody is refused: who may ask is for the other plugins of the route."""
     return None
 

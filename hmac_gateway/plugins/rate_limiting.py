@@ -21,6 +21,7 @@ from ..core.dialects import KONG
 from ..core.errors import ConfigError, Rejected
 from ..core.message import Message
 from ..core.reasons import Reason
+from ..core.trace import Trace
 from . import fields
 from .base import Facts, Judgement, Quota, Spent
 from .limit_count import MOST, shortened
@@ -147,8 +148,11 @@ def _credential(facts: Facts) -> str:
     return "" if credential is None else credential.id
 
 
-def check(message: Message, config: Config, facts: Facts, now: float) -> Judgement:
+def check(message: Message, config: Config, facts: Facts, now: float, trace: Trace | None = None) -> Judgement:
     """What to count this request under, one window for each period."""
+    if trace is not None:
+        limits = ", ".join(f"{limit:g} per {period}" for period, limit in config.limits)
+        trace.step(name, True, note=f"{limits}; how many there were is not asked here")
     # What nobody can be named for is counted by address, as in Kong. The kind of key stands before it: a client must
     # not reach another's count by a header that holds an address.
     named = config.key(message, facts)
