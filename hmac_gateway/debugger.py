@@ -16,6 +16,7 @@ from urllib.parse import quote
 from django.conf import settings
 
 from . import crypto, site
+from .conf import conf
 from .core.errors import ConfigError, Rejected
 from .core.identity import Identity, Verified
 from .core.message import Message
@@ -269,7 +270,27 @@ def _routed(
         return replace(found, asked=asked)
     route = snapshot.routes.match(host_of(routed.authority), decoded(routed.path), routed)
     if route is None:
-        return Report(False, str(Reason.NO_ROUTE), hints=_route_hints(snapshot, routed), asked=asked)
+        route = snapshot.elsewhere.get(conf.dialect)
+        hints = _route_hints(snapshot, routed)
+        if route is None:
+            return Report(False, str(Reason.NO_ROUTE), hints=hints, asked=asked)
+        report = _met(snapshot, message, routed, route, body, now, client_string, asked)
+        reason = report.reason or str(Reason.NO_ROUTE)
+        return replace(report, accepted=False, reason=reason, hints=[*report.hints, *hints])
+    return _met(snapshot, message, routed, route, body, now, client_string, asked)
+
+
+def _met(
+    snapshot: Snapshot,
+    message: Message,
+    routed: Message,
+    route: Route,
+    body: bytes | None,
+    now: float,
+    client_string: bytes | None,
+    asked: str,
+) -> Report:
+    """What a request meets on a route."""
     # Filters are about the message that routes see.
     steps = tuple(replace(step, when=None) for step in route.pipeline if step.when is None or step.when(routed))
     place = Place(route.id, route.service_id, route.rules, routed)
@@ -340,6 +361,8 @@ def _ruled(
         outcome = judge(rule, message, identity, place.route_id, place.service_id, now, trace)
         if isinstance(outcome, Rejected):
             return replace(report, reason=str(outcome.reason), plugin=rule.plugin.name)
+        if isinstance(outcome, Identity):
+            identity = outcome
     return report
 
 

@@ -256,7 +256,7 @@ class Runtime:
                 lookups=found,
                 consumers=consumers,
                 consumer_ids=ids,
-                global_pipelines=compiler.global_pipelines,
+                elsewhere=compiler.elsewhere,
                 require_same_consumer=conf.require_same_consumer,
                 compiled_at=now,
                 upstreams=compiler.upstreams,

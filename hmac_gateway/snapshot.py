@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from .core.credential import Consumer, Credential, Lookup
-from .gate import Outgoing, Pipeline, Rule
-from .routing import Router
+from .gate import Outgoing, Rule
+from .routing import Route, Router
 
 
 class Table(Protocol):
@@ -36,8 +36,9 @@ class _Lookups(dict[str, Lookup]):
 class Snapshot:
     """One version of the configuration.
 
-    `routes` are the gateway lane's, `site` the middleware's. `global_pipelines` hold what runs on requests that
-    match no route, per dialect; routes have them in their own pipelines already. `compiled_at` is Unix seconds.
+    `routes` are the gateway lane's, `site` the middleware's. `elsewhere` holds, per dialect, what runs on
+    requests that match no route: a route without paths and id; routes have it in theirs already. `compiled_at` is Unix
+    seconds.
     """
 
     version: int
@@ -46,7 +47,7 @@ class Snapshot:
     lookups: Mapping[str, Lookup] = field(default_factory=_Lookups)
     consumers: Mapping[str, Consumer] = field(default_factory=dict)
     consumer_ids: Mapping[str, Consumer] = field(default_factory=dict)
-    global_pipelines: Mapping[str, Pipeline] = field(default_factory=dict)
+    elsewhere: Mapping[str, Route] = field(default_factory=dict)
     require_same_consumer: bool = True
     #: Rules of consumers and consumer groups by plugin name, under `consumer:<id>` and `group:<id>`.
     overrides: Mapping[str, Mapping[str, Rule | None]] = field(default_factory=dict)

@@ -15,7 +15,6 @@ from hmac_gateway.core.message import Message, split_target
 from hmac_gateway.core.paths import ambiguity, decoded
 from hmac_gateway.core.reasons import Reason
 from hmac_gateway.core.words import Answer
-from hmac_gateway.gate import check
 from hmac_gateway.plugins import public_api
 from hmac_gateway.routing import Route, host_of
 from hmac_gateway.snapshot import Snapshot
@@ -64,15 +63,16 @@ def _over_tls(message: Message, route: Route) -> Rejected:
     return Rejected(Reason.TLS_REQUIRED, dialect=route.dialect, status=route.tls_status, headers=headers)
 
 
-def unrouted(message: Message, snapshot: Snapshot, dialect: str, now: float) -> Rejected:
-    """The refusal where no route matched. Global rules run there too (APISIX)."""
-    admission = check(message, snapshot.global_pipelines.get(dialect, ()), snapshot, now)
-    return admission if isinstance(admission, Rejected) else Rejected(Reason.NO_ROUTE, dialect=dialect)
+def elsewhere(snapshot: Snapshot, dialect: str) -> Route | Rejected:
+    """What a request meets that no route fits: global rules run there too (APISIX), and `local_answer` then refuses."""
+    return snapshot.elsewhere.get(dialect) or Rejected(Reason.NO_ROUTE, dialect=dialect)
 
 
 def local_answer(message: Message, route: Route, snapshot: Snapshot | None, now: float) -> Answer | Rejected:
     """What the gateway itself answers at `now` (Unix seconds) on a route that leads to no upstream."""
     local = route.target.local
+    if not route.id:
+        return Rejected(Reason.NO_ROUTE, dialect=route.dialect)
     if local is None:
         served = route.dialect != "kong" or route.service_id or route.target.upstream is not None
         return Rejected(Reason.NO_UPSTREAM if served else Reason.NO_SERVICE, dialect=route.dialect)

@@ -22,7 +22,7 @@ from hmac_gateway.routing import Route, host_of
 from hmac_gateway.settling import Needs, steps_left
 from hmac_gateway.snapshot import Snapshot
 
-from .admission import find_route, unrouted
+from .admission import elsewhere, find_route
 from .plan import identity_headers
 
 #: A verdict is for one request: no cache of the proxy in front may keep it.
@@ -84,11 +84,14 @@ class AuthEndpoint:
         if route is None and not found.told:
             # The reserved prefix is no route's, except for a request that stands for itself.
             route = snapshot.routes.match(host_of(message.authority), decoded(path), message)
-        if route is None:
-            return Judged(message, None, None, unrouted(message, snapshot, self.dialect, now))
+        route = route or elsewhere(snapshot, self.dialect)
+        if isinstance(route, Rejected):
+            return Judged(message, None, None, route)
         outcome = check(message, route.pipeline, snapshot, now)
         if isinstance(outcome, Rejected):
             return Judged(message, route, None, outcome)
+        if not route.id:
+            return Judged(message, route, outcome, Rejected(Reason.NO_ROUTE, dialect=self.dialect))
         if not found.told and outcome.identity is NOBODY and not outcome.bodies:
             # A proxy that forgot to tell would otherwise let everything in by a route without a plugin.
             rejected = Rejected(Reason.NO_ROUTE, dialect=self.dialect, detail="no original URI was told")

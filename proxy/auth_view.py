@@ -50,7 +50,7 @@ def auth_request_view(request: HttpRequest) -> HttpResponse:
     told: dict[str, str] = {}
     if judged.admission is not None:
         needs = judged.left(snapshot, time.time())
-        rejected = None if needs is None else settle(needs, site.state().stores)
+        rejected = (needs and settle(needs, site.state().stores)) or rejected
         told = {} if needs is None else needs.headers
     # What logs and the debugger see is the original request.
     seen = Access(judged.message, request_id_of(request))

@@ -37,6 +37,9 @@ MODELS: Final = ("upstream", "node", "service", "pluginconfig", "route", "plugin
 DEFAULT_TIMEOUT: Final = 60.0
 
 
+_NOWHERE: Final = Forward(None, Timeouts(DEFAULT_TIMEOUT, DEFAULT_TIMEOUT, DEFAULT_TIMEOUT))
+
+
 class Compiler:
     """The routers of one configuration, kept current by `update`."""
 
@@ -46,7 +49,8 @@ class Compiler:
         self.routes = Router()
         self.site = Router()
         self.upstreams: dict[str, Upstream] = {}
-        self.global_pipelines: dict[str, Pipeline] = {}
+        #: What global rules make of a request that no route fits, by dialect.
+        self.elsewhere: dict[str, Route] = {}
         self.overrides: dict[str, dict[str, Rule | None]] = {}
         self.outgoing: dict[str, dict[str, Outgoing | None]] = {}
 
@@ -110,7 +114,9 @@ class Compiler:
             apisix_routes.append(_named(f"route {key}", _route, row, service, steps, rules, known, outgoing))
         self.routes, self.site = (Router(apisix, KongRouter(entries)) for apisix, entries in (routes, site))
         self.upstreams = upstreams
-        self.global_pipelines = {"apisix": first}
+        self.elsewhere = {}
+        if first or first_rules:
+            self.elsewhere["apisix"] = Route("", (), first, _NOWHERE, rules=RuleSet.of(first_rules, {}))
 
     def _override(self, places: Mapping[str, list[Row]]) -> None:
         """What consumers and groups have of their own."""

@@ -30,7 +30,7 @@ from hmac_gateway.settling import Stores, asettle, steps_left
 from hmac_gateway.snapshot import Snapshot
 from hmac_gateway.stores import ReplayStore
 
-from .admission import failure_reason, find_route, local_answer, unrouted, upstream_failure
+from .admission import elsewhere, failure_reason, find_route, local_answer, upstream_failure
 from .auth_endpoint import AuthEndpoint, accepted, refused
 from .balancers import Balancer, Turn
 from .exchange import status_of
@@ -388,9 +388,7 @@ class Gateway:
         snapshot = self._snapshot()
         if snapshot is None:
             return Rejected(Reason.NOT_CONFIGURED, dialect=self._dialect)
-        route = find_route(message, path, snapshot, self._dialect, trusted)
-        if route is None:
-            return unrouted(message, snapshot, self._dialect, self._now())
+        route = find_route(message, path, snapshot, self._dialect, trusted) or elsewhere(snapshot, self._dialect)
         if isinstance(route, Rejected):
             return route
         exchange.route = route
@@ -480,7 +478,7 @@ class Gateway:
         exchange.route, exchange.identity = judged.route, judged.identity
         rejected = judged.refused
         if judged.admission is not None:
-            rejected = await self._settle(exchange, judged.route, judged.admission)
+            rejected = await self._settle(exchange, judged.route, judged.admission) or rejected
         if rejected is None:
             status, body, pairs = accepted(judged.identity, exchange.request_id)
         else:

@@ -45,7 +45,7 @@ from hmac_gateway.gate import Admission, Outgoing
 from hmac_gateway.routing import Route
 from hmac_gateway.snapshot import Snapshot
 
-from .admission import find_route, local_answer, unrouted, upstream_failure
+from .admission import elsewhere, find_route, local_answer, upstream_failure
 from .answers import Body, UpstreamResponse
 from .exchange import TransportError, status_of
 from .forwarding import Plan, forwarder
@@ -126,11 +126,8 @@ def _routed(request: HttpRequest, captured: str | None) -> tuple[Route, Message,
         return refused if isinstance(refused, Rejected) else _ambiguous(why, dialect)
     forwarder().forget(snapshot.upstreams)
     route = find_route(message, message.path, snapshot, dialect, site.is_trusted(message.remote_addr))
-    if isinstance(route, Rejected):
-        return route
-    if route is None:
-        return unrouted(received, snapshot, dialect, time.time())
-    return route, message, snapshot
+    route = route or elsewhere(snapshot, dialect)
+    return route if isinstance(route, Rejected) else (route, message, snapshot)
 
 
 def _own_cookies() -> frozenset[Carrier]:

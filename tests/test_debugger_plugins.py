@@ -19,7 +19,7 @@ from hmac_gateway.gate import check
 from hmac_gateway.models import Rejection
 from hmac_gateway.runtime import Runtime
 from hmac_gateway.telemetry import Telemetry
-from proxy.models import Plugin, Route
+from proxy.models import Plugin, PluginConfig, Route
 
 from .support.served import signed
 
@@ -243,3 +243,14 @@ def test_a_refusal_by_a_rule_is_found_again_by_its_id() -> None:
     report = explain_kept(view.snapshot, "abc123")
     assert (report.reason, report.plugin) == ("consumer_forbidden", "consumer-restriction") and not report.hints
     assert "one of the whitelist: joe" in as_text(report)
+
+
+def test_global_rules_speak_where_no_route_fits() -> None:
+    rule = PluginConfig(id="global.1", is_global=True)
+    rule.save()
+    Plugin(name="key-auth", bundle=rule).save()
+    view = guard()
+    unknown = explain(view, message(target="/elsewhere"))
+    assert (unknown.reason, unknown.plugin) == ("missing_credentials", "key-auth")
+    known = explain(view, message(KEY, target="/elsewhere"))
+    assert (known.accepted, known.reason) == (False, "no_route") and "no route has a path" in as_text(known)

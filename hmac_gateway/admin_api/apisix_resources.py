@@ -184,6 +184,7 @@ UPSTREAMS: Final = Resource(
     schema=schemas.UPSTREAM,
     scope={**_APISIX, "inline": False},
     fields=(_ID, *upstreams.FIELDS),
+    unsupported=upstreams.UNSUPPORTED,
     parts=(NodesPart(),),
     uses=(Use("route", "hmac_proxy.Route", "upstream"), Use("service", "hmac_proxy.Service", "upstream")),
     delete_words="can not delete this upstream,",

@@ -129,9 +129,6 @@ _NODE_LIST: Final[Schema] = {
     },
 }
 
-#: Keys of upstreams whose nodes APISIX would look up.
-DISCOVERY: Final = ("discovery_type", "service_name", "discovery_args")
-
 UPSTREAM: Final[Schema] = {
     "type": "object",
     "properties": {
@@ -159,15 +156,10 @@ UPSTREAM: Final[Schema] = {
         "checks": CHECKS,
         # Besides APISIX's `verify` three paths, see `validators.tls_problem`.
         "tls": {"type": "object", "properties": {"verify": {"type": "boolean"}}},
-        # Refused behind the schema, in words of ours.
-        **dict.fromkeys(DISCOVERY, {}),
         "nodes": {"anyOf": [_NODE_MAP, _NODE_LIST]},
         "gateway_group_id": GROUP,
     },
-    "oneOf": [
-        {"required": ["nodes"]},
-        {"required": ["service_name", "discovery_type"], "not": {"required": ["nodes"]}},
-    ],
+    "oneOf": [{"required": ["nodes"]}, {"required": ["service_name", "discovery_type"]}],
     "additionalProperties": False,
 }
 

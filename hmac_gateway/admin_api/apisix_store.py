@@ -23,7 +23,7 @@ from ..validators import validate_key
 from . import audit
 from .apisix_resources import CREDENTIALS, Resource
 from .apisix_text import check_schema
-from .apisix_upstreams import GROUP_LABEL
+from .apisix_upstreams import GROUP_LABEL, UNSUPPORTED
 from .errors import ApiError, from_model, not_found, refuse
 from .fields import CREATED_INDEX, TTL_END, Doc, fill, kept, show
 from .writing import AT_ONCE, Writer
@@ -360,9 +360,10 @@ def _identified(resource: Resource, key: str | None, given: Any) -> Doc:
 
 def check(resource: Resource, doc: Doc) -> None:
     """Refuse (ApiError) what is wrong with a document by itself; no database."""
-    for name, why in resource.unsupported.items():
-        if name in doc:
-            raise refuse(f"`{name}` {why}")
+    for inside, unsupported in ((doc, resource.unsupported), (doc.get("upstream"), UNSUPPORTED)):
+        for name, why in unsupported.items():
+            if isinstance(inside, dict) and name in inside:
+                raise refuse(f"`{name}` {why}")
     for one, many in resource.exclusive:
         if one in doc and many in doc:
             raise refuse(f"only one of {one} or {many} is allowed")

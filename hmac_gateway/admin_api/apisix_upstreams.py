@@ -14,10 +14,15 @@ from django.apps import apps
 
 from ..schema import quoted
 from ..validators import hash_key_pattern, tls_problem
-from .apisix_schemas import DISCOVERY
 from .errors import invalid, refuse
 from .fields import Doc, Field, fill, kept, labels, plain, show, timeout
 from .writing import Writer
+
+#: Keys of APISIX that an upstream cannot have here, with the reason.
+UNSUPPORTED: Final = dict.fromkeys(
+    ("discovery_type", "service_name", "discovery_args"),
+    "is not supported: upstreams have `nodes`, service discovery is not available",
+)
 
 #: The label that holds API7's gateway group.
 GROUP_LABEL: Final = "gateway_group_id"
@@ -91,9 +96,6 @@ def _bare(host: str) -> str:
 
 def check_upstream(doc: Doc) -> None:
     """Refuse (ApiError) what no schema says about an upstream; needs no database."""
-    for name in DISCOVERY:
-        if name in doc:
-            raise refuse(f"`{name}` is not supported: upstreams have `nodes`, service discovery is not available")
     if problem := tls_problem(doc.get("tls", {})):
         raise refuse(problem)
     parse_nodes(doc["nodes"], doc.get("scheme", "http"))

@@ -69,16 +69,16 @@ def compile(config: Mapping[str, Any], dialect: str = KONG) -> Config:
 def check(message: Message, config: Config, facts: Facts, now: float, trace: Trace | None = None) -> Judgement:
     """Judge who calls; whoever passes takes along the groups that upstreams are told."""
     consumer = facts.identity.consumer
-    wanted = f"{'none' if config.deny else 'one'} of the groups {', '.join(sorted(config.groups))}"
     if consumer is None:
         if trace is not None:
-            trace.step(name, False, f"a consumer in {wanted}", "no consumer")
+            trace.step(name, False, "a consumer", "none")
         return Rejected(Reason.CONSUMER_REQUIRED, plugin=name, dialect=config.dialect)
     groups = consumer.groups
     if config.consumer_groups and consumer.group_id:
         groups += (consumer.group_id,)
     refused = config.groups.isdisjoint(groups) is not config.deny
     if trace is not None:
+        wanted = f"{'none' if config.deny else 'one'} of {', '.join(sorted(config.groups))}"
         trace.step(name, not refused, wanted, ", ".join(groups) or "no group")
     if refused:
         return Rejected(Reason.CONSUMER_FORBIDDEN, plugin=name, dialect=config.dialect, detail=f"in {list(groups)}")

@@ -118,9 +118,7 @@ class RulePlugin(Protocol):
     def compile(self, config: Mapping[str, Any], dialect: str) -> Any:
         """The frozen configuration that `check` takes; ConfigError where it is wrong."""
 
-    def check(
-        self, message: Message, config: Any, facts: Facts, now: float, trace: Trace | None = None
-    ) -> Judgement:
+    def check(self, message: Message, config: Any, facts: Facts, now: float, trace: Trace | None = None) -> Judgement:
         """Judge a request at `now` (Unix seconds). All quotas of one judgement name the same store."""
 
     def counted(

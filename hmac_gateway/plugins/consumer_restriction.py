@@ -94,9 +94,7 @@ def compile(config: Mapping[str, Any], dialect: str = "apisix") -> Config:
     )
 
 
-def check(
-    message: Message, config: Config, facts: Facts, now: float, trace: Trace | None = None
-) -> Judgement:
+def check(message: Message, config: Config, facts: Facts, now: float, trace: Trace | None = None) -> Judgement:
     """Judge who calls, or which route or service is called; `now` does not matter.
 
     The blacklist comes first. Who is on the whitelist passes, with any method; where there is one, nobody else does.

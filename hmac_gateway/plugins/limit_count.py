@@ -122,9 +122,7 @@ def same_group(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return all(one.get(name) == other.get(name) for name in names)
 
 
-def check(
-    message: Message, config: Config, facts: Facts, now: float, trace: Trace | None = None
-) -> Judgement:
+def check(message: Message, config: Config, facts: Facts, now: float, trace: Trace | None = None) -> Judgement:
     """What to count this request under; its window begins when the store sees the first one."""
     if trace is not None:
         limit = f"{config.count} in {config.window} s for each {config.by}"

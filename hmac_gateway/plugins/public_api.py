@@ -47,9 +47,7 @@ def compile(config: Mapping[str, Any], dialect: str = "apisix") -> Config:
     return Config(fields.checked(config, dialect, config_schema)["uri"] or "", dialect)
 
 
-def check(
-    message: Message, config: Config, facts: Facts, now: float, trace: Trace | None = None
-) -> Judgement:
+def check(message: Message, config: Config, facts: Facts, now: float, trace: Trace | None = None) -> Judgement:
     """Nobody is refused: who may ask is for the other plugins of the route."""
     return None
 

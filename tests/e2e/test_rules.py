@@ -90,6 +90,17 @@ def test_a_global_rule_counts_besides(served: Served) -> None:
     served.settle()
     try:
         assert [served.get(target).status for _ in range(3)] == [200, 200, 418]
+        # Where no route fits as well, and in the one count.
+        lost = served.get("/no-such-route")
+        assert (lost.status, lost.headers["x-ratelimit-limit"]) == (418, "2")
+        served.put("/global_rules/1", {"plugins": {"limit-count": {**everywhere, "key": "http_x"}}})
+        served.settle()
+        found = [served.get("/no-such-route", {"X": "lost"}) for _ in range(3)]
+        assert [said.status for said in found] == [404, 404, 418]
+        assert found[0].body == b'{"error_msg":"404 Route Not Found"}\n'
+        assert [said.headers["x-ratelimit-remaining"] for said in found] == ["1", "0", "0"]
+        asked = {"X": "other", "X-Original-URI": "/no-such-route"}
+        assert [served.get("/.hmac-gateway/auth", asked).headers["x-ratelimit-remaining"] for _ in "ab"] == ["1", "0"]
     finally:
         served.admin("DELETE", "/global_rules/1")
         served.settle()

@@ -351,7 +351,8 @@ def test_without_a_configuration_nothing_passes() -> None:
 
 
 def test_global_rules_come_before_no_route() -> None:
-    lane = Lane(snapshot(global_pipelines={"apisix": steps()}))
+    nowhere = Route("", (), steps(), Forward(None, Timeouts(1.0, 1.0, 1.0)))
+    lane = Lane(snapshot(elsewhere={"apisix": nowhere}))
     assert lane.auth(with_(HOST, target="/nowhere")).status == 401
     assert lane.auth(signed("GET", "/nowhere")).reason == "no_route"
 

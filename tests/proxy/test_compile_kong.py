@@ -129,7 +129,7 @@ def test_global_plugins_run_on_routes_of_their_dialect_only(rows: Rows) -> None:
     rows["route"].clear()
     rows.route("apisix", service_id="s")
     compiler = compiled(rows)
-    assert runs(compiler, None) == [] and compiler.global_pipelines == {"apisix": ()}
+    assert runs(compiler, None) == [] and compiler.elsewhere == {}
 
 
 def test_global_rules_of_apisix_do_not_run(rows: Rows) -> None:
