@@ -19,12 +19,27 @@ from hmac_gateway.plugins import public_api
 from hmac_gateway.routing import Route, host_of
 from hmac_gateway.snapshot import Snapshot
 
-from .exchange import ConnectFailed, ConnectTimeout, NameUnresolved, ReadTimeout, SendTimeout, TransportError
+from .exchange import (
+    ConnectFailed,
+    ConnectTimeout,
+    NameUnresolved,
+    ReadTimeout,
+    SendTimeout,
+    Timeouts,
+    TransportError,
+)
+from .plan import Forward
 
 #: Answered by the gateway itself, before any route.
 RESERVED_PREFIX: Final = "/.hmac-gateway/"
 #: `host` or `host:port`; an address of IPv6 in brackets. Bytes beyond ASCII pass, since some clients send names so.
 _AUTHORITY: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~%!$&*+=\x80-\xff-]+)(?::[0-9]*)?")
+
+
+_NOWHERE: Final = {
+    dialect: Route("", (), (), Forward(None, Timeouts(1.0, 1.0, 1.0)), dialect=dialect)
+    for dialect in ("apisix", "kong")
+}
 
 
 def find_route(
@@ -63,9 +78,9 @@ def _over_tls(message: Message, route: Route) -> Rejected:
     return Rejected(Reason.TLS_REQUIRED, dialect=route.dialect, status=route.tls_status, headers=headers)
 
 
-def elsewhere(snapshot: Snapshot, dialect: str) -> Route | Rejected:
+def elsewhere(snapshot: Snapshot, dialect: str) -> Route:
     """What a request meets that no route fits: global rules run there too (APISIX), and `local_answer` then refuses."""
-    return snapshot.elsewhere.get(dialect) or Rejected(Reason.NO_ROUTE, dialect=dialect)
+    return snapshot.elsewhere.get(dialect) or _NOWHERE[dialect]
 
 
 def local_answer(message: Message, route: Route, snapshot: Snapshot | None, now: float) -> Answer | Rejected:

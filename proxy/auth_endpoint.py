@@ -85,8 +85,6 @@ class AuthEndpoint:
             # The reserved prefix is no route's, except for a request that stands for itself.
             route = snapshot.routes.match(host_of(message.authority), decoded(path), message)
         route = route or elsewhere(snapshot, self.dialect)
-        if isinstance(route, Rejected):
-            return Judged(message, None, None, route)
         outcome = check(message, route.pipeline, snapshot, now)
         if isinstance(outcome, Rejected):
             return Judged(message, route, None, outcome)
