@@ -81,6 +81,16 @@ def test_sign_covers_the_digest_of_a_body() -> None:
     assert headers["Authorization"] == independent["authorization"]
 
 
+def test_sign_as_hmacproxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEPT", "foobar")
+    options = ["--scheme", "hmacproxy", "--secret-env", "KEPT", "--sign-header", "GAP-Signature", "--json"]
+    out, _ = run(
+        "hmac_sign", "POST", "http://g/foo/bar", "--data", "hello", "--signed", "X-A X-B", "-H", "X-A: 1", *options
+    )
+    # printf 'POST\n1\n\n/foo/bar\nhello' | openssl dgst -sha1 -hmac foobar -binary | base64
+    assert json.loads(out) == {"X-A": "1", "GAP-Signature": "sha1 oCrQFS33qgizTRk/yr/whl5ka70="}
+
+
 def test_sign_prints_a_curl_command_that_a_shell_reads_back() -> None:
     out, _ = run("hmac_sign", "POST", "http://g/anything/x", "--data", "it's", "-H", "X-A: b c")
     words = shlex.split(out.replace("\\\n", " "))

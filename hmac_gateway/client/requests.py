@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, ItemsView, Iterable, Sequence
+from collections.abc import Callable, ItemsView, Iterator, Sequence
 from functools import partial
 from time import time
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 from requests.models import PreparedRequest
+from requests.sessions import SessionRedirectMixin
 from requests.structures import CaseInsensitiveDict
 
 from .signer import Signer
@@ -29,6 +30,8 @@ else:
 
 #: Asked for the target that it would send: versions of requests differ in it.
 _ADAPTER: Final = HTTPAdapter()
+#: Asked when credentials must not follow a redirect.
+_SESSION: Final = SessionRedirectMixin()
 _ESCAPE: Final = re.compile("%[0-9a-fA-F]{2}")
 _PATH: Final = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;=:@/")
 _QUERY: Final = _PATH | {ord("?")}
@@ -39,14 +42,18 @@ class HmacAuth(AuthBase):
     """Signs every request it is given to, anew each time the request is sent.
 
     `key_id` and `secret` (text or bytes; text is taken as UTF-8) are the credential. `scheme` is the signature
-    format, `algorithm` one of hmac-sha1, hmac-sha256, hmac-sha384, hmac-sha512. `signed` lists the header names and
-    components to cover, in order; None covers target, date, and digest and nonce where there are any. `nonce` adds a
-    random `X-Nonce`, so that equal requests differ. `digest` adds the SHA-256 `Digest` of the body, the empty one
-    too; a body that can be read only once (a generator, a pipe) then raises ValueError, since its digest would have
-    to go first. With `digest=False` such bodies are streamed unsigned; a `Digest` header of the caller's is signed.
-    `clock` gives Unix seconds. `Date` (`X-Date`, where only that is in `signed`), `Digest` and `X-Nonce` of the
-    caller's are replaced. Where requests takes `Authorization` away, as on a redirect to another host, nothing is
-    signed from then on. Raises ValueError for options that are not allowed.
+    format, `algorithm` one of hmac-sha1, hmac-sha256 (the default), hmac-sha384, hmac-sha512. `signed` lists the
+    header names and components to cover, in order; None covers target, date, and digest and nonce where there are
+    any. `nonce` adds a random `X-Nonce`, so that equal requests differ. `digest` adds the SHA-256 `Digest` of the
+    body, the empty one too; a body that can be read only once (a generator, a pipe) then raises ValueError, since
+    its digest would have to go first. With `digest=False` such bodies are streamed unsigned; a `Digest` header of
+    the caller's is signed. `clock` gives Unix seconds. `Date` (`X-Date`, where only that is in `signed`), `Digest`
+    and `X-Nonce` of the caller's are replaced. Where requests takes `Authorization` away, as on a redirect to
+    another host, nothing is signed from then on. Raises ValueError for options that are not allowed.
+
+    With the scheme hmacproxy the signature stands in `sign_header` and always covers target and body; `signed` are the
+    headers that the other side signs (None: none, and then there is no Date); `algorithm` is a digest, sha1 by default;
+    the key id is not sent and may be "". On a redirect to another host nothing is signed either.
     """
 
     def __init__(
@@ -55,10 +62,11 @@ class HmacAuth(AuthBase):
         secret: str | bytes,
         *,
         scheme: str = "apisix",
-        algorithm: str = "hmac-sha256",
+        algorithm: str | None = None,
         signed: Sequence[str] | None = None,
         nonce: bool = False,
         digest: bool = True,
+        sign_header: str = "X-Signature",
         clock: Callable[[], float] = time,
     ) -> None:
         self._signer = Signer(
@@ -69,6 +77,7 @@ class HmacAuth(AuthBase):
             signed=signed,
             nonce=nonce,
             digest=digest,
+            sign_header=sign_header,
             clock=clock,
         )
 
@@ -86,7 +95,7 @@ class HmacAuth(AuthBase):
         elif isinstance(body, (bytearray, memoryview)):
             r.body = bytes(body)
         stream = r.body is not None and not isinstance(r.body, bytes)
-        start = _start(r.body) if stream and self._signer.digests else 0
+        start = _start(r.body) if stream and (self._signer.digests or self._signer.whole) else 0
         headers = _Headers(r, self._signer, start)
         if self._signer.host and "Host" not in headers:
             headers.make_host()
@@ -112,6 +121,7 @@ class _Headers(_Texts):
         self._signer = signer
         self._start = start
         self._own_host = False
+        self._first = str(request.url)
         self._hashed = (b"", hashlib.sha256().digest())
         super().__init__(request.headers)
         self._signing = True
@@ -124,11 +134,15 @@ class _Headers(_Texts):
     def sign(self) -> None:
         """Set the headers of a new signature."""
         request, signer = self._request, self._signer
+        if signer.whole and _SESSION.should_strip_auth(self._first, str(request.url)):  # type: ignore[no-untyped-call]
+            # What requests does with Authorization: the signature names no host, and would hold on the first one.
+            self._stop()
+            return
         if self._own_host:
             super().__setitem__("Host", _host(request))
         pairs = [(_text(name), _text(value)) for name, value in self._now().items()]
         digest = self._digest() if signer.digests else None
-        added = signer.sign(_text(request.method or "GET"), _target(request), pairs, digest)
+        added = signer.sign(_text(request.method or "GET"), _target(request), pairs, digest, self._feed)
         for name, value in added.items():
             super().__setitem__(name, value)
         shown = request.headers
@@ -148,6 +162,13 @@ class _Headers(_Texts):
             return self._hashed[1]
         # Not kept: a file may have changed since.
         return _digest_of_file(body, self._start)
+
+    def _feed(self, update: Callable[[bytes], Any]) -> None:
+        body: Any = b"" if self._request.body is None else self._request.body
+        if isinstance(body, str):
+            body = body.encode()
+        for block in [body] if isinstance(body, bytes) else _blocks_of_file(body, self._start):
+            update(block)
 
     def items(self) -> ItemsView[str, str]:
         """All headers as they are to be sent now."""
@@ -180,7 +201,7 @@ class _Headers(_Texts):
         """The same headers for a copy of the request."""
         other = _Headers(request, self._signer, self._start)
         other._own_host, other._signing = self._own_host, self._signing
-        other._hashed = self._hashed
+        other._hashed, other._first = self._hashed, self._first
         return other
 
     def copy(self) -> _Headers:
@@ -245,15 +266,15 @@ def _start(body: Any) -> int:
 
 def _digest_of_file(body: Any, start: int) -> bytes:
     """SHA-256 of a file from `start` on, where it is left."""
-    if not hasattr(body, "seek"):
-        start = _start(body)  # the caller has put another body in: refuse it like the first
-    body.seek(start)
     digest = hashlib.sha256()
-    for block in _blocks(body):
+    for block in _blocks_of_file(body, start):
         digest.update(block)
-    body.seek(start)
     return digest.digest()
 
 
-def _blocks(body: Any) -> Iterable[bytes]:
-    return iter(lambda: body.read(_BLOCK), b"")
+def _blocks_of_file(body: Any, start: int) -> Iterator[bytes]:
+    if not hasattr(body, "seek"):
+        start = _start(body)  # the caller has put another body in: refuse it like the first
+    body.seek(start)
+    yield from iter(lambda: body.read(_BLOCK), b"")
+    body.seek(start)

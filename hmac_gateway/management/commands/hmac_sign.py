@@ -18,7 +18,8 @@ from hmac_gateway.conf import conf
 from hmac_gateway.core.dates import parse_http_date
 from hmac_gateway.core.macs import ALGORITHMS
 from hmac_gateway.crypto import CannotOpen
-from hmac_gateway.schemes import SCHEMES
+from hmac_gateway.schemes import SCHEMES, HmacProxy
+from hmac_gateway.schemes.hmacproxy import DIGESTS
 
 
 class Command(BaseCommand):
@@ -34,8 +35,14 @@ class Command(BaseCommand):
         parser.add_argument("--key-id", default="", help="default: the only hmac-auth credential there is")
         parser.add_argument("--secret-file", default="", metavar="FILE|-", help="default: the stored one")
         parser.add_argument("--secret-env", default="", metavar="NAME", help="environment variable with the secret")
-        parser.add_argument("--algorithm", choices=sorted(ALGORITHMS), default="hmac-sha256")
+        parser.add_argument(
+            "--algorithm",
+            choices=[*sorted(ALGORITHMS), *DIGESTS],
+            default=None,
+            help="default: hmac-sha256; hmacproxy's are digests, by default sha1",
+        )
         parser.add_argument("--signed", default="", metavar="LIST", help="components in order, separated by blanks")
+        parser.add_argument("--sign-header", default="X-Signature", metavar="NAME", help="with --scheme hmacproxy")
         parser.add_argument("-H", "--header", action="append", default=[], metavar="'NAME: VALUE'")
         parser.add_argument("--data", default=None, help="body as text; @FILE reads a file, @- standard input")
         parser.add_argument("--date", default="", help="an HTTP date in place of now")
@@ -71,6 +78,7 @@ class Command(BaseCommand):
                 signed=options["signed"].split() or None,
                 algorithm=options["algorithm"],
                 scheme=options["scheme"],
+                sign_header=options["sign_header"],
             )
         except ValueError as error:
             raise CommandError(f"--{error}") from None
@@ -109,7 +117,7 @@ class Command(BaseCommand):
         key_id = options["key_id"]
         given = self._given_secret(options)
         if given is not None:
-            if not key_id:
+            if not key_id and options["scheme"] != HmacProxy.name:
                 raise CommandError("--key-id: it goes with a secret that is given")
             return key_id, given
         configured = conf.credentials
