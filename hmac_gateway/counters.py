@@ -12,15 +12,18 @@ import heapq
 import threading
 import time
 from collections.abc import Callable, Sequence
+from itertools import islice
 from math import ceil
 from typing import Any, Final, Protocol
 
 from .conf import conf
-from .plugins.base import Quota, Spent
+from .plugins.base import Quota, RedisServer, Spent
 from .stores import REDIS_SCHEMES, RedisClients, StoreUnavailable, unavailable
 
 #: Windows held at once; a full memory refuses to count rather than forgets.
 MOST_WINDOWS: Final = 100_000
+#: Redis servers of configurations whose connections are kept.
+MOST_SERVERS: Final = 64
 
 #: What one request is counted under; at least one, all in the same store.
 Quotas = Sequence[Quota]
@@ -129,8 +132,8 @@ _SHA: Final = hashlib.sha1(_COUNT.encode(), usedforsecurity=False).hexdigest()
 class RedisCounter:
     """Windows shared by all processes."""
 
-    def __init__(self, url: str) -> None:
-        self._clients = RedisClients(url)
+    def __init__(self, url: str, **options: Any) -> None:
+        self._clients = RedisClients(url, **options)
 
     def count(self, quotas: Quotas) -> list[Spent]:
         """See CounterStore."""
@@ -186,19 +189,46 @@ class RefusingCounter:
 
 
 class Counters:
-    """Quotas in the store that they name: `local` is this process's memory, all others are shared."""
+    """Quotas in the store that they name: this process's memory, the Redis of the settings, or one of their own."""
 
     def __init__(self, local: CounterStore, shared: CounterStore) -> None:
-        self._local = local
-        self._shared = shared
+        self._stores: dict[str | RedisServer, CounterStore] = {"local": local, "redis": shared}
 
     def count(self, quotas: Quotas) -> list[Spent]:
         """See CounterStore."""
-        return (self._local if quotas[0].store == "local" else self._shared).count(quotas)
+        return self._named(quotas[0].store).count(quotas)
 
     async def acount(self, quotas: Quotas) -> list[Spent]:
         """See CounterStore."""
-        return await (self._local if quotas[0].store == "local" else self._shared).acount(quotas)
+        return await self._named(quotas[0].store).acount(quotas)
+
+    def _named(self, name: str | RedisServer) -> CounterStore:
+        found = self._stores.get(name)
+        if found is None:
+            assert isinstance(name, RedisServer)
+            if len(self._stores) > MOST_SERVERS:
+                # Those of configurations that were changed since; the first two are the settings'.
+                del self._stores[next(islice(self._stores, 2, None))]
+            found = self._stores[name] = _own(name)
+        return found
+
+
+def _own(server: RedisServer) -> CounterStore:
+    if server.password is None:
+        return RefusingCounter(f"the password of {server!r} cannot be had")
+    host = f"[{server.host}]" if ":" in server.host else server.host
+    options: dict[str, Any] = {
+        "username": server.username or None,
+        "password": server.password or None,
+        "socket_connect_timeout": server.timeout,
+        "socket_timeout": server.timeout,
+    }
+    if server.tls and not server.verify:
+        options |= {"ssl_cert_reqs": "none", "ssl_check_hostname": False}
+    try:
+        return RedisCounter(f"redis{'s' * server.tls}://{host}:{server.port}/{server.database}", **options)
+    except ImportError:
+        return RefusingCounter("a limit names a Redis, but the package redis is not installed")
 
 
 def counter_store() -> CounterStore:

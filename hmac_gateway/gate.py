@@ -242,6 +242,8 @@ def compile_plugin(
     if rule is not None:
         order = priority if priority is not None else meta.get("priority", rule.priority[dialect])
         scope = f"{place}:{name}:{hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]}"
+        found = {} if secrets is None else secrets
+        config = {**config, **{field: each.reveal().decode() for field, each in found.items() if each is not None}}
         return Rule(rule, rule.compile(config, dialect), order, scope, when, response)
     plugin = get(name)
     compiled = plugin.compile(config, dialect)

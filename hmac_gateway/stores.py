@@ -102,10 +102,11 @@ REDIS_SCHEMES = ("redis://", "rediss://", "unix://")
 class RedisClients:
     """Clients of one Redis: a blocking one, and one for each event loop. Raises ImportError or ValueError.
 
-    `errors` are what they raise where Redis does not answer as it should, `unknown_script` one of them.
+    `more` are options of its connections. `errors` are what they raise where Redis does not answer as it should,
+    `unknown_script` one of them.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, **more: Any) -> None:
         # Optional extra: only who configures Redis needs the package.
         import redis
         import redis.asyncio
@@ -121,6 +122,7 @@ class RedisClients:
             # Whoever finds all of them busy waits: the plain pool refuses.
             "max_connections": REDIS_CONNECTIONS,
             "timeout": REDIS_TIMEOUT,
+            **more,
         }
         # Once more, at once, since Redis may have closed an idle connection. If the first try arrived after all, the
         # second finds its mark and the request is refused, or is counted twice: the safe side.

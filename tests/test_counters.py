@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from django.test import override_settings
 
+from hmac_gateway import counters
 from hmac_gateway.counters import REDIS_PREFIX, Counters, MemoryCounter, RedisCounter, RefusingCounter, counter_store
-from hmac_gateway.plugins.base import Quota, Spent
+from hmac_gateway.plugins.base import Quota, RedisServer, Spent
 from hmac_gateway.stores import StoreUnavailable
 from tests.support.served import free_port
 
@@ -103,6 +105,48 @@ def test_redis_from_event_loops(redis_url: str) -> None:
 
     assert asyncio.run(count_all()) == [*range(1, 201)]
     assert asyncio.run(count_all()) == [*range(201, 401)]
+
+
+@pytest.fixture
+def own(redis_url: str) -> Iterator[RedisServer]:
+    """The same Redis, as a user with a password of its own."""
+    import redis
+
+    client = redis.Redis.from_url(redis_url)
+    client.acl_setuser("limits", enabled=True, passwords=["+hush"], keys=["hmacgw:count:*"], commands=["+@all"])
+    yield RedisServer("127.0.0.1", 6379, int(redis_url.rpartition("/")[2]), "limits", "hush", False, False, 2.0)
+    client.acl_deluser("limits")
+    client.close()
+
+
+def test_a_redis_that_the_configuration_names(own: RedisServer) -> None:
+    workers = [Counters(MemoryCounter(), RefusingCounter("not this one")) for _ in range(2)]
+    assert [one(store, Quota("own", 60, own)).used for store in workers * 2] == [1, 2, 3, 4]
+    assert one(workers[0], Quota("own", 60)).used == 1
+
+    async def from_a_loop() -> list[Spent]:
+        found = await workers[0].acount([Quota("own", 60, own)])
+        store = workers[0]._stores[own]
+        assert isinstance(store, RedisCounter)
+        await store._clients._async.pop(asyncio.get_running_loop()).aclose()
+        return found
+
+    assert asyncio.run(from_a_loop()) == [Spent(5, 60)]
+    for other in (own._replace(password="hash"), own._replace(password=None), own._replace(port=free_port())):
+        with pytest.raises(StoreUnavailable) as found:
+            one(workers[0], Quota("own", 60, other))
+        assert "hush" not in str(found.value) and "hash" not in str(found.value)
+
+
+def test_servers_that_are_no_longer_named_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counters, "MOST_SERVERS", 3)
+    store = Counters(MemoryCounter(), RefusingCounter("the settings'"))
+    for number in range(9):
+        with pytest.raises(StoreUnavailable):
+            one(store, Quota("k", 1, RedisServer(f"{number}", 1, 0, "", None, False, False, 1.0)))
+        assert len(store._stores) <= 4 and one(store, Quota(f"{number}", 60)).used == 1
+    with pytest.raises(StoreUnavailable, match="the settings'"):
+        one(store, Quota("k", 1, "redis"))
 
 
 def test_redis_that_is_away() -> None:

@@ -79,17 +79,36 @@ class Facts(NamedTuple):
     scope: str
 
 
+class RedisServer(NamedTuple):
+    """A Redis that a plugin's configuration names. `timeout` is in seconds, for connecting and for each answer.
+
+    `password` is None where it cannot be had: nobody may count there.
+    """
+
+    host: str
+    port: int
+    database: int
+    username: str
+    password: str | None
+    tls: bool
+    verify: bool
+    timeout: float
+
+    def __repr__(self) -> str:
+        return f"RedisServer({self.host}:{self.port}/{self.database})"
+
+
 class Quota(NamedTuple):
     """One more request to be counted under `key`, in windows of `window` seconds, in the store named `store`.
 
-    `store` is `local`, or `redis` for the one that all processes share; the adapter counts and asks the plugin what it
-    means. A request that would be more than `limit` is not counted, under none of the keys it was to be counted under;
-    None: it always is.
+    `store` is `local`, `redis` for the one that the settings name for all processes, or a Redis of the configuration's;
+    the adapter counts and asks the plugin what it means. A request that would be more than `limit` is not counted,
+    under none of the keys it was to be counted under; None: it always is.
     """
 
     key: str
     window: int
-    store: str = "local"
+    store: str | RedisServer = "local"
     limit: int | None = None
 
 

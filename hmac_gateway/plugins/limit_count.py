@@ -15,17 +15,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from ..core.credential import MASK
 from ..core.errors import ConfigError, Rejected
 from ..core.message import Message
 from ..core.reasons import Reason
 from ..core.trace import Trace
 from ..expr import NAMES, value_of
 from . import fields
-from .base import Facts, Judgement, Quota, Spent
+from .base import Facts, Judgement, Quota, RedisServer, Spent
 
 name: Final = "limit-count"
 priority: Final = {"apisix": 1002}
 
+#: Kept sealed and shown masked.
+secret_fields: Final = ("redis_password",)
 #: APISIX's policies, and those of its window types that there are here.
 POLICIES: Final = ("local", "redis", "redis-cluster", "redis-sentinel")
 KEY_TYPES: Final = ("var", "var_combination", "constant")
@@ -39,7 +42,26 @@ def _number(most: int) -> dict[str, Any]:
     return {"type": ["integer", "string"], "exclusiveMinimum": 0, "maximum": most}
 
 
-#: Unknown fields are accepted, as in APISIX, but for those of a Redis.
+#: A Redis of this limit's own. APISIX's pool is per connection, and accepted only.
+_REDIS: Final[dict[str, Any]] = {
+    "redis_host": {
+        "type": "string",
+        "minLength": 2,
+        "maxLength": 253,
+        "pattern": r"^[A-Za-z0-9._:-]+\Z",
+        "description": "a host name or an IP address",
+    },
+    "redis_port": {"type": "integer", "minimum": 1, "maximum": 65535, "default": 6379},
+    "redis_username": {"type": "string", "minLength": 1, "maxLength": 256},
+    "redis_password": {"type": "string", "maxLength": 1024},
+    "redis_database": {"type": "integer", "minimum": 0, "maximum": 2**31, "default": 0},
+    "redis_timeout": {"type": "integer", "minimum": 1, "maximum": 60_000, "default": 1000},
+    "redis_ssl": {"type": "boolean", "default": False},
+    "redis_ssl_verify": {"type": "boolean", "default": False},
+    "redis_keepalive_timeout": {"type": "integer", "minimum": 1000},
+    "redis_keepalive_pool": {"type": "integer", "minimum": 1},
+}
+#: Unknown fields are accepted, as in APISIX, but for those that a Redis might have.
 APISIX_SCHEMA: Final[dict[str, Any]] = {
     "type": "object",
     "properties": {
@@ -55,6 +77,7 @@ APISIX_SCHEMA: Final[dict[str, Any]] = {
         "window_type": {"type": "string", "enum": ["fixed", "sliding"], "default": "fixed"},
         "allow_degradation": {"type": "boolean", "default": False},
         "show_limit_quota_header": {"type": "boolean", "default": True},
+        **_REDIS,
     },
     "oneOf": [{"required": ["count", "time_window"]}, {"required": ["rules"]}],
     "description": "an object with count and time_window",
@@ -89,7 +112,7 @@ class Config:
     key: Reader
     by: str
     group: str
-    store: str
+    store: str | RedisServer
     code: int
     message: str
     degrade: bool
@@ -107,7 +130,7 @@ def compile(config: Mapping[str, Any], dialect: str = "apisix") -> Config:
         key=_reader(values["key"], values["key_type"]),
         by=values["key"],
         group=shortened(values["group"] or ""),
-        store=values["policy"],
+        store=_store(values),
         code=int(values["rejected_code"]),
         message=values["rejected_msg"] or "",
         degrade=values["allow_degradation"],
@@ -117,8 +140,11 @@ def compile(config: Mapping[str, Any], dialect: str = "apisix") -> Config:
 
 
 def same_group(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two configurations may share a group: all that is about counting is alike, `_meta` aside."""
-    names = APISIX_SCHEMA["properties"]
+    """Whether two configurations may share a group: all that is about counting is alike, `_meta` aside.
+
+    Of secrets nobody can tell: each may be sealed in its own way.
+    """
+    names = APISIX_SCHEMA["properties"].keys() - {*secret_fields}
     return all(one.get(name) == other.get(name) for name in names)
 
 
@@ -174,13 +200,29 @@ def _refuse_unsupported(config: Mapping[str, Any], values: Mapping[str, Any]) ->
     if values["policy"] in ("redis-cluster", "redis-sentinel"):
         raise ConfigError("policy", values["policy"], "local or redis; no clusters and sentinels")
     for field in config:
-        # Configuration is stored and shown as it is: a password would lie there for every reader.
-        if field.startswith(("redis_", "sentinel_")):
-            raise ConfigError(
-                field, "(not shown)", "nothing here: `policy: redis` counts in the Redis that COUNTER_STORE names"
-            )
+        # What is misspelt, or of a kind that there is not, may hold a password and would be stored as it is.
+        if field.startswith(("redis_", "sentinel_")) and field not in _REDIS:
+            raise ConfigError(field, "(not shown)", f"one of {', '.join(_REDIS)}")
     if values["window_type"] != "fixed":
         raise ConfigError("window_type", values["window_type"], "fixed")
+
+
+def _store(values: Mapping[str, Any]) -> str | RedisServer:
+    if values["policy"] != "redis" or values["redis_host"] is None:
+        # Without an address: the Redis of the settings.
+        return str(values["policy"])
+    password = values["redis_password"] or ""
+    return RedisServer(
+        host=values["redis_host"],
+        port=int(values["redis_port"]),
+        database=int(values["redis_database"]),
+        username=values["redis_username"] or "",
+        # The mask is left where the secret could not be opened.
+        password=None if password == MASK else password,
+        tls=values["redis_ssl"],
+        verify=values["redis_ssl_verify"],
+        timeout=values["redis_timeout"] / 1000,
+    )
 
 
 def _positive(field: str, value: int | str, most: int) -> int:

@@ -71,8 +71,14 @@ def test_they_may_stand_everywhere_and_come_back_as_sent(api: Api, path: str) ->
         (
             "limit-count",
             {"count": 1, "time_window": 1, "policy": "redis", "redis_host": "h", "redis_password": "hush"},
-            "redis_host: '(not shown)' was given; allowed: nothing here: `policy: redis` counts in the Redis that "
-            "COUNTER_STORE names",
+            'property "redis_host" validation failed: string too short, expected at least 2, got 1',
+        ),
+        (
+            "limit-count",
+            {"count": 1, "time_window": 1, "redis_pasword": "hush"},
+            "redis_pasword: '********' was given; allowed: one of redis_host, redis_port, redis_username, "
+            "redis_password, redis_database, redis_timeout, redis_ssl, redis_ssl_verify, redis_keepalive_timeout, "
+            "redis_keepalive_pool",
         ),
         (
             "limit-count",
@@ -130,3 +136,17 @@ def test_the_console_attaches_them(admin_client: Any, app: str, name: str, key: 
     page = f"/admin/{app}/{name}/{row.pk}/change/"
     html = admin_client.get(page).content.decode()
     assert '<option value="limit-count">' in html and '<option value="consumer-restriction">' in html
+
+
+def test_the_password_of_a_redis_is_sealed_and_masked(api: Api) -> None:
+    config = {"count": 1, "time_window": 1, "policy": "redis", "redis_host": "h.test", "redis_password": "hush"}
+    answer = api.put("routes/1", {**PLACES["routes/1"], "plugins": {"limit-count": config}})
+    assert answer.status_code == 201
+    shown = {**config, "redis_password": "********"}
+    assert answer.json()["value"]["plugins"]["limit-count"] == shown
+    rows = apps.get_model("hmac_proxy.Plugin")._default_manager
+    stored = rows.get().config["redis_password"]
+    assert stored.startswith("$sealed://") and "hush" not in stored
+    # A mask written back keeps it.
+    assert api.patch("routes/1/plugins/limit-count", {**shown, "count": 2}).status_code == 200
+    assert rows.get().config == {**config, "count": 2, "redis_password": stored}

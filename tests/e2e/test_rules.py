@@ -72,6 +72,19 @@ def test_each_consumer_its_own_with_headers_and_words(served: Served) -> None:
     assert [served.get(target).status for _ in range(3)] == [401] * 3
 
 
+def test_a_limit_with_a_redis_of_its_own(served: Served, redis_url: str) -> None:
+    own = {"redis_host": "127.0.0.1", "redis_port": 6379, "redis_database": int(redis_url.rpartition("/")[2])}
+    limit = {**LIMIT, "count": 1, "policy": "redis", **own}
+    target = route(served, "own", limit_count=limit)
+    assert [served.get(target).status for _ in range(6)] == [200, *[429] * 5]
+    wrong = {**limit, "redis_username": "nobody", "redis_password": "hush"}
+    target = route(served, "wrong", limit_count=wrong)
+    refused = served.get(target)
+    assert (refused.status, refused.body) == (503, b'{"error_msg":"failed to limit count"}\n')
+    assert served.get(route(served, "wrong", limit_count={**wrong, "allow_degradation": True})).status == 200
+    assert "hush" not in served.log.read_text()
+
+
 def test_restrictions_of_route_group_and_consumer(served: Served) -> None:
     target = route(served, "members", key_auth={}, consumer_restriction={"blacklist": ["bob", "carol"]})
     assert [served.get(target, KEYS[name]).status for name in KEYS] == [200, 200, 403]

@@ -15,7 +15,7 @@ from hmac_gateway.core.identity import NOBODY, Identity
 from hmac_gateway.core.message import Message
 from hmac_gateway.core.words import TABLE, answer
 from hmac_gateway.plugins import limit_count
-from hmac_gateway.plugins.base import Facts, Quota, Spent
+from hmac_gateway.plugins.base import Facts, Quota, RedisServer, Spent
 from tests.test_docs import read, table
 
 from .test_consumer_restriction import JSON
@@ -127,8 +127,13 @@ def test_digits_as_text_are_numbers() -> None:
         ({**MINUTE, "policy": "redis-cluster"}, "policy"),
         ({**MINUTE, "policy": "redis-sentinel"}, "policy"),
         ({**MINUTE, "policy": "database"}, "policy"),
-        ({**MINUTE, "policy": "redis", "redis_host": "h", "redis_password": "s3cret"}, "redis_host"),
-        ({**MINUTE, "redis_password": "s3cret"}, "redis_password"),
+        ({**MINUTE, "policy": "redis", "redis_host": "h"}, "redis_host"),
+        ({**MINUTE, "policy": "redis", "redis_host": "redis://h"}, "redis_host"),
+        ({**MINUTE, "policy": "redis", "redis_host": "h.test", "redis_port": 65536}, "redis_port"),
+        ({**MINUTE, "policy": "redis", "redis_host": "h.test", "redis_timeout": 0}, "redis_timeout"),
+        ({**MINUTE, "policy": "redis", "redis_host": "h.test", "redis_password": 5}, "redis_password"),
+        ({**MINUTE, "policy": "redis", "redis_host": "h.test", "redis_pasword": "s3cret"}, "redis_pasword"),
+        ({**MINUTE, "sentinel_password": "s3cret"}, "sentinel_password"),
         ({**MINUTE, "window_type": "sliding"}, "window_type"),
         ({**MINUTE, "rejected_code": 600}, "rejected_code"),
         ({**MINUTE, "rejected_msg": ""}, "rejected_msg"),
@@ -171,3 +176,18 @@ def test_the_page_knows_every_field_answer_and_variable() -> None:
             assert f'| {row.status} | `{{"{row.key}":"{row.text}"}}` |' in page
     for name in (*limit_count._FACTS, *limit_count.NAMES.split(", ")):
         assert f"`{name}`" in page, name
+
+
+def test_a_redis_of_its_own() -> None:
+    named = {"policy": "redis", "redis_host": "limits.test", "redis_password": "s3cret"}
+    full = RedisServer("limits.test", 6379, 0, "", "s3cret", False, False, 1.0)
+    assert quota(**named).store == full and "s3cret" not in repr(quota(**named))
+    more = {"redis_port": 7000, "redis_username": "u", "redis_database": 3, "redis_timeout": 250}
+    tls = {"redis_ssl": True, "redis_ssl_verify": True, "redis_keepalive_pool": 10, "redis_keepalive_timeout": 5000}
+    assert quota(**named, **more, **tls).store == RedisServer("limits.test", 7000, 3, "u", "s3cret", True, True, 0.25)
+    # A password that could not be opened stands as its mask.
+    assert quota(**{**named, "redis_password": "********"}).store == full._replace(password=None)
+    assert quota(policy="redis").store == "redis"
+    assert quota(redis_host="limits.test").store == "local"
+    assert limit_count.same_group({**MINUTE, **named}, {**MINUTE, **named, "redis_password": "$sealed://x"})
+    assert not limit_count.same_group({**MINUTE, **named}, {**MINUTE, **named, "redis_database": 1})
