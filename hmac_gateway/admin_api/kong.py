@@ -24,6 +24,7 @@ from rest_framework.views import APIView
 from .. import crypto
 from . import kong_info as info
 from . import kong_legacy as legacy
+from . import kong_lookup as lookup
 from . import kong_store as store
 from .apisix import AlwaysJson
 from .kong_auth import caller_of
@@ -168,15 +169,15 @@ def handlers(parts: Sequence[str]) -> Handlers:
 Parent = tuple[Entity, str]
 
 
-def _within(field: str, parent: Parent | None) -> store.Within | None:
-    return None if parent is None else store.Within(field, store.get(*parent))
+def _within(field: str, parent: Parent | None) -> lookup.Within | None:
+    return None if parent is None else lookup.Within(field, lookup.get(*parent))
 
 
 def _collection(entity: Entity, field: str = "", parent: Parent | None = None) -> Handlers:
     """A list of entities, all or those below a parent."""
 
     def listing(ask: Ask) -> Answer:
-        page = store.page(entity, ask.query, _within(field, parent))
+        page = lookup.page(entity, ask.query, _within(field, parent))
         body: Doc = {"data": page.data, "next": None}
         if page.offset is not None:
             arguments = {"offset": page.offset}
@@ -194,7 +195,7 @@ def _collection(entity: Entity, field: str = "", parent: Parent | None = None) -
         within = _within(field, parent)
         given = ask.document(entity)
         key = given.get("id")
-        if isinstance(key, str) and store.find(entity, key, within) is not None:
+        if isinstance(key, str) and lookup.find(entity, key, within) is not None:
             return 200, store.upsert(entity, key, given, ask.call, within)
         return 201, store.create(entity, given, ask.call, within)
 
@@ -214,7 +215,7 @@ def _single(entity: Entity, text: str, field: str = "", parent: Parent | None = 
     """One entity, by id or key."""
 
     def get(ask: Ask) -> Answer:
-        return 200, entity.show(store.get(entity, text, _within(field, parent)))
+        return 200, entity.show(lookup.get(entity, text, _within(field, parent)))
 
     def put(ask: Ask) -> Answer:
         within = _within(field, parent)
@@ -222,11 +223,11 @@ def _single(entity: Entity, text: str, field: str = "", parent: Parent | None = 
 
     def patch(ask: Ask) -> Answer:
         within = _within(field, parent)
-        row = store.get(entity, text, within)
+        row = lookup.get(entity, text, within)
         return 200, store.change(entity, text, ask.document(entity, row), ask.call, within)
 
     def delete(ask: Ask) -> Answer:
-        row = store.find(entity, text, _within(field, parent))
+        row = lookup.find(entity, text, _within(field, parent))
         if row is not None:
             store.delete(entity, row, ask.call)
         elif parent is not None:
@@ -244,12 +245,12 @@ def _parent(entity: Entity, text: str, field: str) -> Handlers:
     parent = ENTITIES[name]
 
     def key(ask: Ask) -> str | None:
-        row = store.get(entity, text)
+        row = lookup.get(entity, text)
         found = getattr(row, f"{field}_id")
         return None if found is None else str(found)
 
     def get(ask: Ask) -> Answer:
-        return 200, parent.show(store.get(parent, key(ask) or ""))
+        return 200, parent.show(lookup.get(parent, key(ask) or ""))
 
     def put(ask: Ask) -> Answer:
         there = key(ask)
@@ -261,7 +262,7 @@ def _parent(entity: Entity, text: str, field: str) -> Handlers:
 
     def patch(ask: Ask) -> Answer:
         there = key(ask) or ""
-        return 200, store.change(parent, there, ask.document(parent, store.get(parent, there)), ask.call)
+        return 200, store.change(parent, there, ask.document(parent, lookup.get(parent, there)), ask.call)
 
     return {"GET": get, "PUT": put, "PATCH": patch}
 

@@ -85,9 +85,13 @@ def _parts(request: HttpRequest, raw: bytes) -> list[tuple[str, str]]:
         fields, files = MultiPartParser(meta, io.BytesIO(raw), request.upload_handlers, "utf-8").parse()
         # `-F config=@kong.yml`: a file's content is its value.
         found = [(name, value) for name, values in fields.lists() for value in values]
-        return found + [(name, file.read().decode()) for name, all in files.lists() for file in all]
+        found += [(name, file.read().decode()) for name, all in files.lists() for file in all]
     except (MultiPartParserError, ValueError):
         raise _unreadable() from None
+    if not found:
+        # The parser passes over what it cannot read.
+        raise _unreadable()
+    return found
 
 
 def nested(pairs: list[tuple[str, str]]) -> Doc:

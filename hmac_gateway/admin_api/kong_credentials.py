@@ -17,13 +17,13 @@ from typing import Any, Final
 from django.utils import timezone
 
 from .. import crypto, references
-from ..core.credential import is_reference
+from ..core.credential import MASK, is_reference
 from ..models import ConfigVersion
 from ..plugins import jwt_keys
 from .kong_entity import Doc, Entity, Unique, common, key_of, reference
 from .kong_errors import ENTITY, schema_violation
 from .kong_formats import ID, STAMP, TAGS, foreign
-from .kong_spec import MASK, REQUIRED, Spec
+from .kong_spec import REQUIRED, Spec
 
 _LETTERS: Final = string.ascii_letters + string.digits
 _NOTHING_STORED: Final = f"{MASK} stands for a secret that is stored already, and there is none"

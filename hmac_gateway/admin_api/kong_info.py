@@ -18,7 +18,7 @@ from .. import __version__
 from ..entities import one_version
 from ..models import MinuteCounter
 from . import audit
-from . import kong_store as store
+from . import kong_lookup as lookup
 from .kong_entities import BY_PATH, ENTITIES, below
 from .kong_entity import Doc, Entity, examine
 from .kong_errors import not_found, plain, schema_violation
@@ -94,8 +94,8 @@ def enabled(ask: Ask) -> tuple[int, Any]:
 
 def tags(ask: Ask, tag: str = "") -> tuple[int, Any]:
     """GET /tags and /tags/{tag}, paged by the number of those that went before."""
-    wanted = store.Tags(frozenset([tag]), all=True) if tag else None
-    data, offset = store.page_of_tags(wanted, ask.query)
+    wanted = lookup.Tags(frozenset([tag]), all=True) if tag else None
+    data, offset = lookup.page_of_tags(wanted, ask.query)
     body: Doc = {"data": data, "next": None}
     if offset is not None:
         body |= {"offset": offset, "next": f"{ask.base}/tags{'/' + tag if tag else ''}?offset={offset}"}
@@ -213,16 +213,16 @@ def upstream_handlers(key: str, names: Sequence[str]) -> Handlers | None:
 
 def every_target(ask: Ask, key: str) -> tuple[int, Any]:
     """GET /upstreams/{u}/targets/all."""
-    within = store.Within("upstream", store.get(UPSTREAMS, key))
-    page = store.page(TARGETS, ask.query, within)
+    within = lookup.Within("upstream", lookup.get(UPSTREAMS, key))
+    page = lookup.page(TARGETS, ask.query, within)
     return 200, {"data": page.data, "next": None, **({"offset": page.offset} if page.offset else {})}
 
 
 def health(ask: Ask, key: str) -> tuple[int, Any]:
     """GET /upstreams/{u}/health."""
-    upstream = store.get(UPSTREAMS, key)
-    page = store.page(TARGETS, ask.query, store.Within("upstream", upstream))
-    rows = store.rows_of(TARGETS).select_related("upstream").in_bulk([target["id"] for target in page.data])
+    upstream = lookup.get(UPSTREAMS, key)
+    page = lookup.page(TARGETS, ask.query, lookup.Within("upstream", upstream))
+    rows = lookup.rows_of(TARGETS).select_related("upstream").in_bulk([target["id"] for target in page.data])
     states = {str(key): row.health for key, row in rows.items()}
     data = [{**target, "health": states.get(target["id"], "HEALTHCHECKS_OFF")} for target in page.data]
     return 200, {"data": data, "next": None, "node_id": node_id()}
@@ -230,9 +230,9 @@ def health(ask: Ask, key: str) -> tuple[int, Any]:
 
 def mark(ask: Ask, key: str, text: str, healthy: bool) -> tuple[int, Any]:
     """PUT /upstreams/{u}/targets/{t}/healthy or unhealthy."""
-    within = store.Within("upstream", store.get(UPSTREAMS, key))
+    within = lookup.Within("upstream", lookup.get(UPSTREAMS, key))
     with one_version():
-        row = store.get(TARGETS, text, within)
+        row = lookup.get(TARGETS, text, within)
         before = {"marked_unhealthy": row.marked_unhealthy}
         row.mark(healthy=healthy)
         more = audit.values(before, before, {"marked_unhealthy": row.marked_unhealthy})

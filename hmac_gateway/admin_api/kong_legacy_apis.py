@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from ..entities import one_version
+from . import kong_lookup as lookup
 from . import kong_store as store
 from .kong_entity import Doc, examine
 from .kong_errors import KongError, not_found, plain
@@ -39,15 +40,15 @@ Rows = tuple[Any, Any]
 
 
 def _apis() -> list[Rows]:
-    services = list(store.rows_of(SERVICES).filter(extra__has_key=API).order_by("created_at", "pk"))
-    routes = {row.pk: row for row in store.rows_of(ROUTES).filter(extra__has_key=API)}
+    services = list(lookup.rows_of(SERVICES).filter(extra__has_key=API).order_by("created_at", "pk"))
+    routes = {row.pk: row for row in lookup.rows_of(ROUTES).filter(extra__has_key=API)}
     return [(service, routes[service.pk]) for service in services if service.pk in routes]
 
 
 def api(text: str) -> Rows:
     """The service and the route of an API by id or name. Raises KongError 404."""
-    service = store.find(SERVICES, text)
-    route = None if service is None else store.rows_of(ROUTES).filter(pk=service.pk, extra__has_key=API).first()
+    service = lookup.find(SERVICES, text)
+    route = None if service is None else lookup.rows_of(ROUTES).filter(pk=service.pk, extra__has_key=API).first()
     if route is None or API not in service.extra:
         raise not_found()
     return service, route
@@ -184,7 +185,7 @@ def _refuse_taken(doc: Doc, key: str) -> None:
             if doc[name] is not None and doc[name] == shown.get(name):
                 errors[name] = f"{name} already exists with value '{doc[name]}'"
     for entity in (SERVICES, ROUTES):
-        other = store.find(entity, doc["name"])
+        other = lookup.find(entity, doc["name"])
         if other is not None and other.pk != key and other.name == doc["name"]:
             errors["name"] = f"name already exists with value '{doc['name']}'"
     if errors:

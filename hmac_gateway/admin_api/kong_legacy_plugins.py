@@ -12,6 +12,7 @@ from urllib.parse import quote
 from ..core.errors import ConfigError
 from ..entities import one_version
 from ..plugins import validate_config
+from . import kong_lookup as lookup
 from . import kong_store as store
 from .kong_consumers import CONSUMERS
 from .kong_entity import Doc
@@ -33,7 +34,7 @@ KINDS: Final[Mapping[str, str]] = {
 
 
 def _rows(service: Any) -> Any:
-    return store.rows_of(PLUGINS_ENTITY).filter(service=service, route=None)
+    return lookup.rows_of(PLUGINS_ENTITY).filter(service=service, route=None)
 
 
 def plugin(key: str, text: str) -> Any:
@@ -114,7 +115,7 @@ def _write_plugin(ask: Ask, service: Any, given: Doc, row: Any) -> Doc:
     if text := given.get("consumer_id"):
         if has_no_consumer(name):
             raise plain(400, "No consumer can be configured for that plugin")
-        consumer = store.find(CONSUMERS, text) if is_uuid(text) else None
+        consumer = lookup.find(CONSUMERS, text) if is_uuid(text) else None
         if consumer is None or str(consumer.pk) != text:
             raise refused({"consumer_id": f"consumer_id {text} does not exist"})
     config = _config(name, given.get("config") or {})
@@ -137,7 +138,7 @@ def _write_plugin(ask: Ask, service: Any, given: Doc, row: Any) -> Doc:
         if error.status == 409:
             raise plain(409, "Plugin configuration already exists") from None
         raise as_old(error, "config") from None
-    return show_plugin(store.get(PLUGINS_ENTITY, saved["id"]))
+    return show_plugin(lookup.get(PLUGINS_ENTITY, saved["id"]))
 
 
 def _config(name: str, given: Doc) -> Doc:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode, urlsplit
 
-from . import kong_store as store
+from . import kong_lookup as lookup
 from .kong_body import read_body
 from .kong_entity import Doc
 from .kong_errors import KongError, plain
@@ -68,7 +68,7 @@ def page(ask: Ask, rows: Sequence[Any], show: Callable[[Any], Doc], path: str) -
     query = dict(ask.query)
     size, offset = query.pop("size", "100"), query.pop("offset", "0")
     query.pop("api_key", None)
-    if not re.fullmatch(r"[0-9]{1,6}", size) or not 0 < int(size) <= store.MAX_PAGE:
+    if not re.fullmatch(r"[0-9]{1,6}", size) or not 0 < int(size) <= lookup.MAX_PAGE:
         raise plain(400, "Invalid size")
     if not re.fullmatch(r"[0-9]{1,9}", offset):
         raise plain(400, "Invalid offset")

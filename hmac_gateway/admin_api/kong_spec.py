@@ -22,9 +22,6 @@ NO_KEY: Final = "missing primary key"
 NULL_ONLY: Final = "value must be null"
 IMMUTABLE: Final = "immutable field cannot be updated"
 
-#: What stands in answers where a secret is; written back it means "unchanged".
-MASK: Final = "********"
-
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
 #: Lists of reasons with more gaps than this are shown as a map.
 _GAPS: Final = 20

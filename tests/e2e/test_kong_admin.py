@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -71,6 +72,20 @@ def test_a_script_for_kong_works(curl: Curl) -> None:
     assert json.loads(body)["database"] == {"reachable": True}
     status, body = curl(*key, "http://kong:8001/")
     assert json.loads(body)["tagline"] == "Welcome to kong"
+
+
+def test_writers_at_the_same_time_make_one_entity(curl: Curl) -> None:
+    key = ["-H", f"Kong-Admin-Token: {ADMIN_KEY}"]
+
+    def write(number: int) -> tuple[int, int]:
+        put = [*key, "-X", "PUT", "-d", f"custom_id=c{number}", "http://kong:8001/consumers/same"]
+        post = [*key, "-d", "username=twice", "http://kong:8001/consumers"]
+        return curl(*put)[0], curl(*post)[0]
+
+    with ThreadPoolExecutor(4) as pool:
+        statuses = list(pool.map(write, range(8)))
+    assert [put for put, _ in statuses] == [200] * 8
+    assert sorted(post for _, post in statuses) == [201, *[409] * 7]
 
 
 def test_other_names_and_other_sites_are_refused(curl: Curl) -> None:
