@@ -94,6 +94,9 @@ def examine(entity: Entity, given: Mapping[str, Any]) -> tuple[Doc, dict[str, An
     """
     sent = dict(given) if entity.prepare is None else entity.prepare(dict(given))
     doc, errors = clean_fields(entity.fields_for(sent), sent)
+    if ENTITY in errors:
+        # Somebody sent a field of that name.
+        errors[ENTITY] = [f"{ENTITY}: {errors[ENTITY]}"]
     for check in entity.checks:
         for name, reason in (check({**doc, "@errors": errors}) or {}).items():
             if name == ENTITY:

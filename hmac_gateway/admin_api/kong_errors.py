@@ -51,7 +51,7 @@ def _counted(what: str, said: list[str]) -> str:
 def _said(name: str, error: Any) -> Iterator[str]:
     if isinstance(error, Mapping):
         for key in sorted(error):
-            if key == ENTITY:
+            if key == ENTITY and isinstance(error[key], list):
                 yield from (f"{name}: {reason}" for reason in error[key])
             else:
                 yield from _said(f"{name}.{key}", error[key])
