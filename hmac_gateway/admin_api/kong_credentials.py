@@ -190,7 +190,8 @@ def _check_jwt(doc: Doc) -> Mapping[str, Any] | None:
 
 
 def _fill_ttl(row: Any, doc: Doc) -> None:
-    if doc["ttl"] is None:
+    if not doc["ttl"]:
+        # Zero is no end, as in Kong.
         row.expires_at = None
     elif doc["ttl"] != _ttl(row):
         row.expires_at = timezone.now() + timedelta(seconds=doc["ttl"])

@@ -9,18 +9,20 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
+from ..core.dialects import KONG
 from ..core.errors import ConfigError
 from ..entities import one_version
-from ..plugins import validate_config
+from ..plugins import spoken, validate_config
+from ..plugins.fields import Worded
 from . import kong_lookup as lookup
 from . import kong_store as store
 from .kong_consumers import CONSUMERS
 from .kong_entity import Doc
-from .kong_errors import KongError, not_found, plain
+from .kong_errors import ENTITY, KongError, not_found, plain
 from .kong_legacy_apis import api
 from .kong_legacy_shapes import as_old, page, reason, refused, sent
 from .kong_plugins import PLUGINS_ENTITY, available, config_spec, has_no_consumer, shown_config, stored
-from .kong_spec import Spec, clean, infer, is_uuid
+from .kong_spec import UNKNOWN, Spec, clean, infer, is_uuid
 
 if TYPE_CHECKING:
     from .kong import Ask
@@ -148,16 +150,13 @@ def _config(name: str, given: Doc) -> Doc:
     value, errors = clean(spec, {key: item for key, item in sent.items() if item is not None})
     if errors is None:
         try:
-            validate_config(name, stored(value), "kong-legacy" if _is_legacy(name) else "kong")
+            validate_config(name, stored(value), spoken(name, KONG, legacy=True))
         except ConfigError as error:
-            errors = {error.field: f"{error.field} is not {error.allowed}"}
+            errors = {error.field: error.text if isinstance(error, Worded) else f"expected {error.allowed}"}
     if isinstance(errors, dict):
-        raise refused({f"config.{key}": _old_reason(spec, key, reason(item)) for key, item in errors.items()})
+        said = {key: _old_reason(spec, key, sent.get(key), reason(item)) for key, item in errors.items()}
+        raise refused({"config" if key == ENTITY else f"config.{key}": text for key, text in said.items()})
     return dict(value)
-
-
-def _is_legacy(name: str) -> bool:
-    return "kong-legacy" in available()[name].config_schema
 
 
 def _old_value(spec: Spec, value: Any) -> Any:
@@ -166,10 +165,10 @@ def _old_value(spec: Spec, value: Any) -> Any:
     return infer(spec, value)
 
 
-def _old_reason(spec: Spec, key: str, reason: str) -> str:
+def _old_reason(spec: Spec, key: str, value: Any, reason: str) -> str:
     if key not in spec.fields:
-        return f"{key} is an unknown field"
-    if key == "clock_skew" and "between" in reason:
+        return f"{key} is an unknown field" if reason == UNKNOWN else reason
+    if key == "clock_skew" and isinstance(value, int | float) and value < 0:
         return "Clock Skew should be positive"
     if reason.startswith("expected a") and "one of" not in reason:
         kind = {"integer": "number", "set": "array", "map": "table", "record": "table"}

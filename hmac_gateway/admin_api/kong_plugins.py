@@ -15,10 +15,12 @@ from typing import Any, Final
 
 from .. import sealing
 from ..conf import conf
+from ..core.dialects import KONG
 from ..core.errors import ConfigError
-from ..plugins import ALL, PLUGINS, validate_config
+from ..plugins import PLUGINS, filled, of_dialect, spoken, validate_config
+from ..plugins.fields import Worded
 from .kong_entity import Doc, Entity, Fields, Unique, common, key_of, reference
-from .kong_errors import schema_violation
+from .kong_errors import ENTITY, schema_violation
 from .kong_formats import HTTP_PROTOCOLS, ID, NAME, STAMP, TAGS, flag, foreign, protocols
 from .kong_spec import NULL_ONLY, Spec, default_of
 
@@ -30,11 +32,7 @@ SCOPES: Final = ("route", "service", "consumer")
 def available() -> dict[str, Any]:
     """The plugins that Kong's dialect has here and the settings allow, by name."""
     allowed = conf.plugins_available
-    return {
-        name: plugin
-        for name, plugin in sorted(ALL.items())
-        if "kong" in plugin.config_schema and (allowed is None or name in allowed)
-    }
+    return {name: plugin for name, plugin in sorted(of_dialect(KONG).items()) if allowed is None or name in allowed}
 
 
 def has_no_consumer(name: str) -> bool:
@@ -44,8 +42,7 @@ def has_no_consumer(name: str) -> bool:
 
 def config_spec(name: str, legacy: bool = False) -> Spec:
     """The `config` record of an available plugin; `legacy` is what it holds in Kong 0.x, where that differs."""
-    schemas = available()[name].config_schema
-    return _spec(json.dumps(schemas.get("kong-legacy", schemas["kong"]) if legacy else schemas["kong"]))
+    return _spec(json.dumps(available()[name].config_schema[spoken(name, KONG, legacy)]))
 
 
 @lru_cache(maxsize=64)
@@ -60,7 +57,8 @@ def spec_of(schema: Mapping[str, Any], required: bool = False) -> Spec:
     default = schema.get("default")
     made: dict[str, Any] = {"default": default, "required": required, "one_of": tuple(schema.get("enum", ()))}
     if "minimum" in schema or "maximum" in schema:
-        made["between"] = (schema.get("minimum", -(2**63)), schema.get("maximum", 2**63 - 1))
+        least = schema.get("minimum", schema.get("exclusiveMinimum", -(2**63)))
+        made["between"] = (least, schema.get("maximum", 2**63 - 1))
     if "exclusiveMinimum" in schema:
         made["greater"] = schema["exclusiveMinimum"]
     match kind:
@@ -131,14 +129,16 @@ def check_config(doc: Doc) -> Mapping[str, Any] | None:
     config = stored(doc["config"])
     try:
         sealing.check(doc["name"], config)
-        validate_config(doc["name"], config, "kong")
+        validate_config(doc["name"], config, KONG)
     except ConfigError as error:
         return _reasons(error)
     return None
 
 
 def _reasons(error: ConfigError) -> dict[str, Any]:
-    reason: Any = f"expected {error.allowed}"
+    reason: Any = error.text if isinstance(error, Worded) else f"expected {error.allowed}"
+    if error.field == ENTITY:
+        return {ENTITY: [reason]}
     for part in reversed(error.field.split(".")):
         reason = {part: reason}
     return {"config": reason}
@@ -187,8 +187,7 @@ def shown_config(row: Any) -> Doc:
     config = sealing.shown(row.name, row.config) if isinstance(row.config, dict) else {}
     if row.name not in available():
         return dict(config)
-    fields = config_spec(row.name, legacy=row.legacy).fields
-    return {**{name: default_of(spec) for name, spec in fields.items()}, **config}
+    return filled(row.name, config, spoken(row.name, KONG, row.legacy))
 
 
 def show(row: Any) -> Doc:
