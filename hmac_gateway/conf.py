@@ -21,7 +21,7 @@ DEFAULTS: dict[str, Any] = {
     "PLUGINS_AVAILABLE": None,
     "PROTECT": [],
     "CREDENTIALS": {},
-    "ORIGINAL_HEADERS": {"method": "X-Original-Method", "uri": "X-Original-URI", "proto": "X-Original-Proto"},
+    "ORIGINAL_HEADERS": "nginx",
     "TELEMETRY": None,
     "REQUIRE_SAME_CONSUMER": True,
     "MAX_BODY": 64 * 1024 * 1024,
@@ -96,9 +96,9 @@ class Conf:
         return self._get("CREDENTIALS")  # type: ignore[no-any-return]
 
     @property
-    def original_headers(self) -> dict[str, str]:
-        """Which headers tell the auth endpoint the original method, uri and proto."""
-        return {**DEFAULTS["ORIGINAL_HEADERS"], **self._get("ORIGINAL_HEADERS")}
+    def original_headers(self) -> str | dict[str, str]:
+        """How a proxy tells the auth endpoint of the original request: its name, or headers for method, uri, …"""
+        return self._get("ORIGINAL_HEADERS")  # type: ignore[no-any-return]
 
     @property
     def telemetry(self) -> bool | None:

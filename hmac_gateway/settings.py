@@ -133,6 +133,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
 HMAC_GATEWAY = {
     "DIALECT": env("HMAC_GATEWAY_DIALECT", default="apisix"),
     "TRUSTED_PROXIES": env.list("HMAC_GATEWAY_TRUSTED_PROXIES", default=[]),
+    "ORIGINAL_HEADERS": env("HMAC_GATEWAY_ORIGINAL_HEADERS", default="nginx"),
     "REPLAY_STORE": env("HMAC_GATEWAY_REPLAY_STORE", default="memory"),
     "COUNTER_STORE": env("HMAC_GATEWAY_COUNTER_STORE", default="") or None,
     "ENCRYPTION_KEYS": env.list("HMAC_GATEWAY_ENCRYPTION_KEYS", default=[]),

@@ -1,4 +1,4 @@
-"""The auth endpoint: a verdict over a request that another proxy will forward (nginx `auth_request`).
+"""The auth endpoint: a verdict over a request that another proxy will forward (nginx, Traefik, Caddy, Envoy).
 
 Called by the gateway lane and by `auth_view`. Imports `hmac_gateway`, and this app's admission and plan. The route that
 the original request means decides which plugins apply, as if it had come here itself; only its body never does.
@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from hmac_gateway.adapters.auth_request import Originals, asked, refusal
 from hmac_gateway.core.errors import Rejected
-from hmac_gateway.core.identity import NOBODY, Identity
+from hmac_gateway.core.identity import NOBODY, Identity, MacRule
 from hmac_gateway.core.message import Message
 from hmac_gateway.core.paths import decoded
 from hmac_gateway.core.reasons import Reason
@@ -23,7 +23,7 @@ from hmac_gateway.settling import Needs, steps_left
 from hmac_gateway.snapshot import Snapshot
 
 from .admission import elsewhere, find_route
-from .plan import identity_headers
+from .plan import IDENTITY_HEADERS, identity_headers
 
 #: A verdict is for one request: no cache of the proxy in front may keep it.
 _NO_STORE: Final = ("cache-control", "no-store")
@@ -59,8 +59,8 @@ class Judged(NamedTuple):
 class AuthEndpoint:
     """The endpoint's settings. `speaks` and `trusted` are asked about peers' addresses.
 
-    Whom `speaks` accepts may tell the original request in the headers `names`; the X-Real-IP of whom `trusted` accepts
-    counts as the client's address. `dialect` is whose words are used before a route matched.
+    Whom `speaks` accepts may tell the original request as `names` says; the X-Real-IP of whom `trusted` accepts counts
+    as the client's address. `dialect` is whose words are used before a route matched.
     """
 
     speaks: Callable[[str], bool]
@@ -95,19 +95,42 @@ class AuthEndpoint:
             rejected = Rejected(Reason.NO_ROUTE, dialect=self.dialect, detail="no original URI was told")
             return Judged(message, route, None, rejected)
         if outcome.bodies:
-            # Not even an empty one: whether a body follows is not told, and anybody could add one to a signed head.
-            return Judged(message, route, None, refuse(outcome.bodies[0][0], Reason.BODY_UNSEEN))
+            rejected = _without_body(message, outcome)
+            if rejected is not None:
+                return Judged(message, route, None, rejected)
         return Judged(message, route, outcome, None)
 
 
-def accepted(identity: Identity, request_id: str) -> Answer:
-    """202 without a body, with the headers that tell who calls; characters beyond latin-1 as their UTF-8 bytes."""
+def _without_body(message: Message, admission: Admission) -> Rejected | None:
+    """What becomes of a request whose body must be checked, which never comes here; None: it may go on.
+
+    Not even an empty one can be right: whether a body follows is not told, and anybody could add one to a signed head.
+    But hmacproxy's signatures always go on into a body, and such a GET means the same with and without one (RFC 9110
+    9.3.1): there the signature must be right for an empty one, as in the original.
+    """
+    whole = all(isinstance(rule, MacRule) for _, rule in admission.bodies)
+    if whole and message.method in ("GET", "HEAD") and not message.may_have_body:
+        return admission.finish(admission.digests())
+    return refuse(admission.bodies[0][0], Reason.BODY_UNSEEN)
+
+
+def accepted(judged: Judged, request_id: str, names: Originals) -> Answer:
+    """202 without a body, with the headers that tell who calls; characters beyond latin-1 as their UTF-8 bytes.
+
+    To Envoy 200, with the names of what must not reach the application: what only we may say of the caller and do not
+    say, and the credentials that the route hides. Other proxies replace or remove as they are configured to.
+    """
     headers = [_NO_STORE, ("x-request-id", request_id)]
-    for name, value in identity_headers(identity):
+    for name, value in identity_headers(judged.identity):
         if not value.isascii():
             value = value.encode().decode("latin-1")
         headers.append((name.lower(), value.translate(_CONTROL)))
-    return Answer(202, b"", headers)
+    if names.prefix:
+        removed = IDENTITY_HEADERS - {name for name, _ in headers}
+        if judged.admission is not None:
+            removed |= {name for place, name in judged.admission.hidden if place == "header"}
+        headers.append(("x-envoy-auth-headers-to-remove", ",".join(sorted(removed))))
+    return Answer(names.ok, b"", headers)
 
 
 def refused(rejected: Rejected, request_id: str) -> Answer:

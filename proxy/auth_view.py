@@ -1,6 +1,7 @@
-"""The auth endpoint as a Django view, for sites that answer an nginx's `auth_request` themselves.
+r"""The auth endpoint as a Django view, for sites that answer another proxy's questions themselves.
 
     path(".hmac-gateway/auth", auth_request_view)
+    re_path(r"^\.hmac-gateway/auth(?P<original>/.*)$", auth_request_view)       Envoy's, which tells by the path
 
 Called by a site's URL configuration. Imports `hmac_gateway` and the endpoint. Verdicts, statuses and headers are the
 gateway lane's.
@@ -34,13 +35,17 @@ _JOINED: Final = re.compile(r",[ \t]*(?:/|https?://)", re.I)
 @csrf_exempt
 @login_not_required
 @transaction.non_atomic_requests
-def auth_request_view(request: HttpRequest) -> HttpResponse:
-    """202 with the identity's headers, 401 with the challenge, or 403: what nginx's `auth_request` takes.
+def auth_request_view(request: HttpRequest, original: str = "") -> HttpResponse:
+    """202 (Envoy: 200) with the identity's headers, 401 with the challenge, or 403.
 
-    The routes are those of the gateway, and whoever asks from loopback or TRUSTED_PROXIES tells the original request in
-    ORIGINAL_HEADERS. No body is read.
+    The routes are those of the gateway, and whoever asks from loopback or TRUSTED_PROXIES tells the original request as
+    ORIGINAL_HEADERS says. No body is read.
     """
-    endpoint = _endpoint(tuple(conf.trusted_proxies), originals(conf.original_headers), conf.dialect)
+    names = originals(conf.original_headers)
+    if names.prefix:
+        # Wherever the site's URLs have it, before what Envoy has appended.
+        names = names._replace(prefix=request.path.removesuffix(original) if original else "")
+    endpoint = _endpoint(tuple(conf.trusted_proxies), names, conf.dialect)
     snapshot = site.runtime().current()
     message = message_of(request)
     if not hasattr(request, "scope") and _JOINED.search(message.get(endpoint.names.uri) or ""):
@@ -57,7 +62,7 @@ def auth_request_view(request: HttpRequest) -> HttpResponse:
     seen.route_id = "" if judged.route is None else judged.route.id
     seen.identity = judged.identity
     if rejected is None:
-        status, body, headers = accepted(judged.identity, seen.request_id)
+        status, body, headers = accepted(judged, seen.request_id, names)
     else:
         status, body, headers = refused(rejected, seen.request_id)
         seen.reason = str(rejected.reason)

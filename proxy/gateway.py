@@ -213,6 +213,8 @@ class Gateway:
         self._dialect = dialect
         self._trusted = trusted
         self._endpoint = endpoint or AuthEndpoint(speakers(()), trusted, dialect=dialect)
+        prefix = self._endpoint.names.prefix
+        self._auth_prefix = f"{prefix}/".encode() if prefix else b""
         self._log = log
         self._observer = observer
         self._spool_memory = spool_memory
@@ -283,7 +285,8 @@ class Gateway:
             self._leave(exchange)
 
     async def _handle(self, exchange: Exchange, scope: Scope, trusted: bool, send: Send) -> None:
-        if scope["raw_path"] == _AUTH_PATH:
+        raw_path = scope["raw_path"]
+        if raw_path == _AUTH_PATH or (self._auth_prefix and raw_path.startswith(self._auth_prefix)):
             await self._auth(exchange, send)
         elif isinstance(outcome := self._admit(exchange, trusted), Rejected):
             await self._refuse(exchange, outcome, send)
@@ -480,7 +483,7 @@ class Gateway:
         if judged.admission is not None:
             rejected = await self._settle(exchange, judged.route, judged.admission) or rejected
         if rejected is None:
-            status, body, pairs = accepted(judged.identity, exchange.request_id)
+            status, body, pairs = accepted(judged, exchange.request_id, self._endpoint.names)
         else:
             status, body, pairs = refused(rejected, exchange.request_id)
             exchange.reason = str(rejected.reason)

@@ -1,8 +1,9 @@
-"""What a proxy in front asks the auth endpoint about: the request that it got itself, told in headers.
+"""What a proxy in front asks the auth endpoint about: the request that it got itself, told in headers or in the path.
 
-For nginx's `auth_request`. Pure functions, called by `proxy.auth_endpoint` for the gateway lane and the Django view.
-Imports `core` and `trust`. Whoever may not speak for others is not listened to: its request is then judged as it came.
-What can be read in two ways is refused.
+For nginx's `auth_request`, Traefik's ForwardAuth, Caddy's forward_auth and Envoy's ext_authz over HTTP: one of them, as
+configured, since two sources could tell different things. Pure functions, called by `proxy.auth_endpoint` for the
+gateway lane and the Django view. Imports `core` and `trust`. Whoever may not speak for others is not listened to: its
+request is then judged as it came. What can be read in two ways is refused.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_address
 from typing import Final, NamedTuple
 
-from ..core.errors import Rejected
+from ..core.errors import ConfigError, Rejected
 from ..core.message import Message
 from ..core.reasons import Reason
 from ..core.words import Answer, answer
@@ -29,6 +30,8 @@ _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _UNSAFE: Final = re.compile(r"[\x00-\x20\x7f]")
 _ABSOLUTE: Final = re.compile(r"(https?)://([^/?#]*)(.*)", re.I | re.A | re.S)
 _ADDRESS: Final = re.compile(r"[0-9A-Fa-f:.]+")
+#: What Traefik calls the protocol of a request that asks for a WebSocket.
+_SCHEMES: Final = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 #: nginx's $server_protocol, and the version as ASGI writes it.
 _VERSIONS: Final = {
     "HTTP/1.0": "1.0",
@@ -41,11 +44,33 @@ _VERSIONS: Final = {
 
 
 class Originals(NamedTuple):
-    """Names, in lower case, of the headers that tell of the original request; "" is never looked for."""
+    """How a proxy tells of the original request: names, in lower case, of headers; "" is never looked for.
+
+    With `prefix` the target is told by the path instead: it is what follows that prefix.
+    """
 
     method: str = "x-original-method"
     uri: str = "x-original-uri"
     proto: str = "x-original-proto"
+    host: str = ""
+    prefix: str = ""
+
+    @property
+    def ok(self) -> int:
+        """The status that lets a request in: nginx, Traefik and Caddy take any 2xx, Envoy nothing but 200."""
+        return 200 if self.prefix else 202
+
+
+_FORWARDED: Final = Originals("x-forwarded-method", "x-forwarded-uri", "x-forwarded-proto", "x-forwarded-host")
+#: By the proxy in front. Traefik's requests have a Host of their own; Envoy's have the original's method and Host.
+STYLES: Final[Mapping[str, Originals]] = {
+    "nginx": Originals(),
+    "traefik": _FORWARDED,
+    "caddy": _FORWARDED,
+    "envoy": Originals("", "", "x-forwarded-proto", "", PATH),
+}
+#: What a dict in ORIGINAL_HEADERS may name.
+NAMED: Final = ("method", "uri", "proto", "host")
 
 
 class Asked(NamedTuple):
@@ -55,9 +80,19 @@ class Asked(NamedTuple):
     told: bool
 
 
-def originals(setting: Mapping[str, str]) -> Originals:
-    """The header names of the setting ORIGINAL_HEADERS: `method`, `uri` and `proto`, in any case."""
-    return Originals(*(setting[key].lower() for key in Originals._fields))
+def originals(setting: str | Mapping[str, str]) -> Originals:
+    """What the setting ORIGINAL_HEADERS says: a key of STYLES, or header names, in any case, in place of nginx's.
+
+    Raises ConfigError for another word or key.
+    """
+    if isinstance(setting, str):
+        if setting not in STYLES:
+            raise ConfigError("ORIGINAL_HEADERS", setting, f"one of {', '.join(STYLES)}, or header names")
+        return STYLES[setting]
+    for key in setting:
+        if key not in NAMED:
+            raise ConfigError("ORIGINAL_HEADERS", key, f"names for {', '.join(NAMED)}")
+    return Originals()._replace(**{key: name.lower() for key, name in setting.items()})
 
 
 def speakers(proxies: Iterable[str]) -> Callable[[str], bool]:
@@ -71,18 +106,20 @@ def speakers(proxies: Iterable[str]) -> Callable[[str], bool]:
 def asked(message: Message, names: Originals, speaks: bool, real_ip: bool, dialect: str = "apisix") -> Asked | Rejected:
     """The request that a proxy was asked, from the auth request as received; or why it cannot be told.
 
-    `speaks`: the peer may tell of other requests; if not, the message itself is what is judged. Each of three headers
-    may tell a part, and what none tells stays the auth request's own: the method; the target, as `/path?query` or as
-    `http://host/path?query`, whose host must be the Host header's; the protocol, as `HTTP/1.1` (nginx's
-    $server_protocol), `https`, or both with a blank between. All other headers, Host included, are the auth request's.
+    `speaks`: the peer may tell of other requests; if not, the message itself is what is judged. Each header may tell a
+    part, and what none tells stays the auth request's own: the method; the target, as `/path?query` or as
+    `http://host/path?query`, whose host must be the told one or the Host header's; the protocol, as `HTTP/1.1` (nginx's
+    $server_protocol), `https`, or both with a blank between; the host. All other headers are the auth request's.
 
     `real_ip`: the peer's X-Real-IP is believed. The address of a client of whom a proxy tells is that or "", never the
     proxy's own: a route for the proxy's addresses is not for its clients.
     """
     if not speaks:
         return Asked(message, False)
-    method, uri, proto = (message.get(name) if name else None for name in names)
-    if method is None and uri is None and proto is None:
+    method, uri, proto, host = (message.get(name) if name else None for name in names[:4])
+    if names.prefix and message.target.startswith(names.prefix + "/"):
+        uri = message.target[len(names.prefix) :]
+    if method is None and uri is None and proto is None and host is None:
         return Asked(message, False)
     twice = sorted(message.duplicated.intersection(names))
     if twice:
@@ -92,12 +129,17 @@ def asked(message: Message, names: Originals, speaks: bool, real_ip: bool, diale
     scheme = version = None
     if proto is not None:
         for word in proto.split(" "):
-            if word in ("http", "https") and scheme is None:
-                scheme = word
+            if word in _SCHEMES and scheme is None:
+                scheme = _SCHEMES[word]
             elif word in _VERSIONS and version is None:
                 version = _VERSIONS[word]
             else:
                 return Rejected(Reason.MALFORMED, dialect=dialect, detail=f"{names.proto} is not a protocol")
+    headers, authority = message.headers, message.authority
+    if host is not None:
+        # Where the proxy's own request has another one, that of the client is what was signed and what routes are for.
+        authority = host
+        headers = [("host", host), *(pair for pair in headers if pair[0] != "host")]
     target = message.target
     if uri is not None:
         why = "the original URI holds a control character or a blank" if _UNSAFE.search(uri) else ""
@@ -105,8 +147,8 @@ def asked(message: Message, names: Originals, speaks: bool, real_ip: bool, diale
             why = "the original URI holds a fragment"
         absolute = None if uri.startswith("/") else _ABSOLUTE.fullmatch(uri)
         if absolute is not None:
-            its_scheme, host, uri = absolute[1].lower(), absolute[2], absolute[3]
-            if host.lower() != message.authority.lower():
+            its_scheme, named, uri = absolute[1].lower(), absolute[2], absolute[3]
+            if named.lower() != authority.lower():
                 why = "the original URI names another host than Host"
             elif scheme is not None and scheme != its_scheme:
                 why = "the original URI and protocol name different schemes"
@@ -120,9 +162,9 @@ def asked(message: Message, names: Originals, speaks: bool, real_ip: bool, diale
     original = Message(
         method or message.method,
         target,
-        message.headers,
+        headers,
         scheme or message.scheme,
-        message.authority,
+        authority,
         version or message.http_version,
         _client(message) if real_ip else "",
         uri is not None or message.target_exact,
@@ -136,7 +178,11 @@ def refusal(rejected: Rejected, request_id: str = "") -> Answer:
     nginx makes 500 of any other status. The words are those that the other lanes give.
     """
     found = answer(rejected, request_id)
-    return found if found.status == 401 else found._replace(status=403)
+    if found.status == 401:
+        return found
+    # Those of a 426 are about a connection that is not the client's.
+    headers = [pair for pair in found.headers if pair[0] not in ("connection", "upgrade")]
+    return found._replace(status=403, headers=headers)
 
 
 def _client(message: Message) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Final
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning
 
+from ..adapters.auth_request import NAMED, STYLES
 from ..conf import DEFAULTS
 from ..core.errors import ConfigError
 from ..entities import DIALECTS
@@ -43,7 +44,7 @@ TYPES: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
     "PLUGINS_AVAILABLE": (_list_of_texts, f"None, or a list of {', '.join(ALL)}"),
     "PROTECT": (_of(list, tuple), "a list of regular expressions or dicts"),
     "CREDENTIALS": (_of(Mapping), "a dict: {key id: {secret_key, username}}"),
-    "ORIGINAL_HEADERS": (_of(Mapping), "a dict of method, uri and proto"),
+    "ORIGINAL_HEADERS": (_of(str, Mapping), f"one of {', '.join(STYLES)}, or a dict of {', '.join(NAMED)}"),
     "TELEMETRY": (_of(bool), "None, True or False"),
     "REQUIRE_SAME_CONSUMER": (_of(bool), "True or False"),
     "MAX_BODY": (_count, "a whole number of at least 1"),
@@ -81,6 +82,21 @@ def check_keys(app_configs: object, **kwargs: Any) -> Iterable[CheckMessage]:
     ]
 
 
+def _originals(given: str | Mapping[str, Any]) -> Iterator[CheckMessage]:
+    if isinstance(given, str):
+        if given not in STYLES:
+            yield _unknown("ORIGINAL_HEADERS", given, STYLES)
+        return
+    found: dict[str, str] = {}
+    for name, header in given.items():
+        if name not in NAMED:
+            yield _unknown("ORIGINAL_HEADERS", name, NAMED)
+        elif not isinstance(header, str):
+            yield _wrong(f"ORIGINAL_HEADERS'][{name!r}", header, "the name of a header, or an empty text")
+        elif header and found.setdefault(header.lower(), name) != name:
+            yield _wrong(f"ORIGINAL_HEADERS'][{name!r}", header, f"another header than that of {found[header.lower()]}")
+
+
 def check_values(app_configs: object, **kwargs: Any) -> Iterator[CheckMessage]:
     """Values that requests would otherwise stumble over."""
     for key, found in given().items():
@@ -91,12 +107,7 @@ def check_values(app_configs: object, **kwargs: Any) -> Iterator[CheckMessage]:
             if name not in ALL:
                 yield _unknown("PLUGINS_AVAILABLE", name, ALL)
     if readable("ORIGINAL_HEADERS"):
-        known = DEFAULTS["ORIGINAL_HEADERS"]
-        for name, header in value("ORIGINAL_HEADERS").items():
-            if name not in known:
-                yield _unknown("ORIGINAL_HEADERS", name, known)
-            elif not isinstance(header, str):
-                yield _wrong(f"ORIGINAL_HEADERS'][{name!r}", header, "the name of a header, or an empty text")
+        yield from _originals(value("ORIGINAL_HEADERS"))
     dialects = [name for name, _ in DIALECTS]
     if readable("DIALECT") and value("DIALECT") not in dialects:
         yield Error(

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hmac_gateway.adapters.auth_request import Asked, Originals, asked, originals, refusal, speakers
+from hmac_gateway.adapters.auth_request import STYLES, Asked, Originals, asked, originals, refusal, speakers
 from hmac_gateway.conf import DEFAULTS
-from hmac_gateway.core.errors import Rejected
+from hmac_gateway.core.errors import ConfigError, Rejected
 from hmac_gateway.core.message import Message
 from hmac_gateway.core.reasons import Reason
-from hmac_gateway.core.words import TABLE
+from hmac_gateway.core.words import HMACPROXY, TABLE
 from tests.support.fuzz import examples
 
 OWN = "/.hmac-gateway/auth"
@@ -166,7 +166,7 @@ def test_protocols(proto: str, scheme: str, version: str) -> None:
 
 @pytest.mark.parametrize(
     "proto",
-    ["", "HTTP/0.9", "http/1.1", "HTTP/1.1,HTTP/1.1", "HTTP/1.1 HTTP/1.0", "https http", "https  HTTP/1.1", "ws", "x"],
+    ["", "HTTP/0.9", "http/1.1", "HTTP/1.1,HTTP/1.1", "HTTP/1.1 HTTP/1.0", "https http", "https  HTTP/1.1", "wsx", "x"],
 )
 def test_protocols_that_are_none(proto: str) -> None:
     refused = told(("X-Original-URI", "/"), ("X-Original-Proto", proto))
@@ -235,12 +235,95 @@ def test_who_may_speak(address: str, speaks: bool) -> None:
 
 
 def test_names_are_configured() -> None:
-    assert originals(DEFAULTS["ORIGINAL_HEADERS"]) == Originals()
+    assert originals(DEFAULTS["ORIGINAL_HEADERS"]) == Originals() == originals({})
     names = originals({"method": "X-Forwarded-Method", "uri": "X-Forwarded-Uri", "proto": ""})
     message = received(("X-Forwarded-Method", "PUT"), ("X-Forwarded-Uri", "/a"), *ALL, ("", "x"))
     found = asked(message, names, True, False)
     assert isinstance(found, Asked)
     assert (found.message.method, found.message.target, found.message.http_version) == ("PUT", "/a", "1.0")
+    for wrong in ("ngnix", {"url": "x-u"}):
+        with pytest.raises(ConfigError, match="ORIGINAL_HEADERS"):
+            originals(wrong)
+
+
+#: As Traefik and Caddy send them, besides what the client sent.
+FORWARDED = [
+    ("X-Forwarded-Method", "PUT"),
+    ("X-Forwarded-Proto", "https"),
+    ("X-Forwarded-Host", "app.example"),
+    ("X-Forwarded-Uri", "/a%2Fb?c"),
+]
+
+
+@pytest.mark.parametrize("style", ["traefik", "caddy"])
+def test_traefik_and_caddy_tell_the_host_too(style: str) -> None:
+    found = asked(received(*FORWARDED, *ALL, host="auth.internal:9080"), STYLES[style], True, False)
+    assert isinstance(found, Asked) and found.told
+    original = found.message
+    assert (original.method, original.target, original.scheme) == ("PUT", "/a%2Fb?c", "https")
+    # What a signature over Host covers is what the client sent.
+    assert original.authority == original.get("host") == "app.example"
+    assert original.get_all("host") == ["app.example"]
+
+
+def test_one_source_is_believed_at_a_time() -> None:
+    everything = received(*FORWARDED, *ALL, host="auth.internal")
+    nginx, traefik, envoy = (asked(everything, STYLES[name], True, False) for name in ("nginx", "traefik", "envoy"))
+    assert isinstance(nginx, Asked) and isinstance(traefik, Asked) and isinstance(envoy, Asked)
+    assert (nginx.message.target, nginx.message.authority) == ("/orders?x=1", "auth.internal")
+    assert (traefik.message.target, traefik.message.authority) == ("/a%2Fb?c", "app.example")
+    assert (envoy.message.method, envoy.message.target, envoy.told) == ("GET", OWN, False)
+
+
+@pytest.mark.parametrize(("proto", "scheme"), [("http", "http"), ("wss", "https"), ("ws", "http")])
+def test_traefiks_words_for_websockets(proto: str, scheme: str) -> None:
+    found = asked(received(FORWARDED[3], ("X-Forwarded-Proto", proto)), STYLES["traefik"], True, False)
+    assert isinstance(found, Asked) and found.message.scheme == scheme
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [*FORWARDED, ("X-Forwarded-Host", "other.example")],
+        [*FORWARDED, ("X-Forwarded-Uri", "/other")],
+        [*FORWARDED[:3], ("X-Forwarded-Uri", "http://other.example/a")],
+        [*FORWARDED[:3], ("X-Forwarded-Uri", "/a b")],
+        [*FORWARDED[:1], ("X-Forwarded-Proto", "https,http"), FORWARDED[3]],
+    ],
+)
+def test_forwarded_headers_that_can_be_read_in_two_ways(headers: list[tuple[str, str]]) -> None:
+    assert isinstance(asked(received(*headers), STYLES["traefik"], True, False), Rejected)
+
+
+@pytest.mark.parametrize(
+    ("target", "original"),
+    [
+        (OWN + "/", "/"),
+        (OWN + "/a%2Fb?c=d", "/a%2Fb?c=d"),
+        (OWN + "//a", "//a"),
+        (OWN + "/a?", "/a?"),
+        (OWN + OWN, OWN),
+        (OWN, None),
+        (OWN + "?a", None),
+        (OWN + "x/a", None),
+        ("/a" + OWN + "/a", None),
+    ],
+)
+def test_envoy_tells_by_the_path(target: str, original: str | None) -> None:
+    message = Message("DELETE", target, [("Host", "app.example"), *ALL])
+    found = asked(message, STYLES["envoy"], True, False)
+    assert isinstance(found, Asked)
+    assert (found.told, found.message.target) == (original is not None, original or target)
+    assert (found.message.method, found.message.authority) == ("DELETE", "app.example")
+    # Nobody else, and under no other setting.
+    for names, speaks in ((STYLES["envoy"], False), (STYLES["nginx"], True), (STYLES["traefik"], True)):
+        other = asked(Message("DELETE", target, [("Host", "app.example")]), names, speaks, False)
+        assert isinstance(other, Asked) and other.message.target == target and not other.told
+
+
+def test_a_fragment_or_a_control_character_in_envoys_path_is_refused() -> None:
+    for tail in ("/a#b", "/a\x01", "/a b"):
+        assert isinstance(asked(Message("GET", OWN + tail, []), STYLES["envoy"], True, False), Rejected)
 
 
 def test_every_refusal_is_401_or_403() -> None:
@@ -254,7 +337,9 @@ def test_every_refusal_is_401_or_403() -> None:
             challenge='hmac realm="hmac"',
         )
         status, body, headers = refusal(rejected, "id")
-        assert (status == 401) == ("www-authenticate" in dict(headers)), rejected
+        if dialect != HMACPROXY:  # the original challenges nobody
+            assert (status == 401) == ("www-authenticate" in dict(headers)), rejected
+        assert not {"connection", "upgrade"} & dict(headers).keys()
         assert body.endswith(b"\n")
         seen.add(status)
     assert seen == {401, 403}

@@ -31,6 +31,8 @@ def test_every_key_has_a_rule_that_its_default_obeys() -> None:
         ("PROTECT", {"path": "^/api/"}, "a list of regular expressions"),
         ("CREDENTIALS", [("hunter2", {})], "a dict"),
         ("ORIGINAL_HEADERS", ["X-Original-URI"], "a dict of method"),
+        ("ORIGINAL_HEADERS", "treafik", "Did you mean 'traefik'?"),
+        ("ORIGINAL_HEADERS", {"uri": "X-A", "host": "x-a"}, "another header than that of uri"),
         ("ORIGINAL_HEADERS", {"url": "X-Original-URI"}, "Did you mean 'uri'?"),
         ("ORIGINAL_HEADERS", {"uri": 1}, "the name of a header"),
         ("TELEMETRY", "no", "None, True or False"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hmac
 import json
 from dataclasses import dataclass
 from ipaddress import ip_network
@@ -12,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hmac_gateway.adapters.auth_request import speakers
+from hmac_gateway.adapters.auth_request import STYLES, speakers
 from hmac_gateway.core.credential import Consumer
 from hmac_gateway.core.message import Message
 from hmac_gateway.core.reasons import Reason
@@ -22,7 +24,7 @@ from hmac_gateway.stores import MemoryStore, RefusingStore
 from hmac_gateway.trust import trust
 from proxy.auth_endpoint import AuthEndpoint
 from proxy.gateway import Gateway
-from proxy.plan import Forward
+from proxy.plan import IDENTITY_HEADERS, Forward
 from proxy.transport import Timeouts
 from tests.support.engine import ALICE, DATE, GUEST, NOW, credential, signed, steps
 from tests.support.fuzz import examples
@@ -85,9 +87,11 @@ class Observer:
 class Lane:
     """A gateway without a network."""
 
-    def __init__(self, found: Snapshot | None, store: Any = None, proxies: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, found: Snapshot | None, store: Any = None, proxies: tuple[str, ...] = (), style: str = "nginx"
+    ) -> None:
         self.observer = Observer()
-        endpoint = AuthEndpoint(speakers(proxies), trust(proxies))
+        endpoint = AuthEndpoint(speakers(proxies), trust(proxies), STYLES[style])
         self.gateway = Gateway(
             lambda: found, store or MemoryStore(100), now=lambda: NOW, observer=self.observer, endpoint=endpoint
         )
@@ -129,6 +133,25 @@ class Lane:
             ("X-Original-Proto", "HTTP/" + message.http_version),
         ]
         return self.ask(Message("GET", AUTH, [*message.headers, *told, *more]), peer)
+
+
+def as_traefik(message: Message) -> Message:
+    """What Traefik's ForwardAuth and Caddy's forward_auth ask, as documented; Traefik under a Host of its own."""
+    told = [
+        ("X-Forwarded-Method", message.method),
+        ("X-Forwarded-Proto", message.scheme),
+        ("X-Forwarded-Host", message.authority),
+        ("X-Forwarded-Uri", message.target),
+        ("X-Forwarded-For", "192.0.2.1"),
+    ]
+    kept = [pair for pair in message.headers if pair[0] not in ("host", "content-length")]
+    return Message("GET", AUTH, [("Host", "gateway.internal:9080"), *kept, *told])
+
+
+def as_envoy(message: Message) -> Message:
+    """What Envoy's ext_authz asks over HTTP, as documented, with path_prefix /.hmac-gateway/auth."""
+    kept = [pair for pair in message.headers if pair[0] != "content-length"]
+    return Message(message.method, AUTH + message.target, [*kept, ("Content-Length", "0")])
 
 
 @pytest.fixture
@@ -247,6 +270,76 @@ def test_the_verdict_is_the_gateway_lanes(case: str) -> None:
         assert here.status == (401 if there.status == 401 else 403)
         assert here.body == there.body
         assert here.headers.get("www-authenticate") == there.headers.get("www-authenticate")
+
+
+#: What these proxies' requests cannot say: the version of the client's request, and that it had no Host, or two.
+UNSAID = ("no host", "no host, HTTP/1.0", "two hosts")
+
+
+@pytest.mark.parametrize(("style", "shape"), [("traefik", as_traefik), ("caddy", as_traefik), ("envoy", as_envoy)])
+@pytest.mark.parametrize("case", [case for case in CASES if case not in UNSAID])
+def test_the_verdict_is_the_same_for_every_proxy(case: str, style: str, shape: Any) -> None:
+    message = CASES[case]
+    there = Lane(snapshot(), proxies=("127.0.0.1",)).auth(message)
+    here = Lane(snapshot(), proxies=("127.0.0.1",), style=style).ask(shape(message), version="1.1")
+    assert (here.exchange.route_id, here.reason) == (there.exchange.route_id, there.reason)
+    assert here.status == (200 if there.status == 202 and style == "envoy" else there.status)
+    own = ("x-request-id", "x-envoy-auth-headers-to-remove")
+    assert {k: v for k, v in here.headers.items() if k not in own} == {
+        k: v for k, v in there.headers.items() if k not in own
+    }
+    # Whoever is not trusted is judged as it came: such a path is nobody's.
+    stranger = Lane(snapshot(), style=style).ask(shape(message), peer="192.0.2.1", version="1.1")
+    assert stranger.status in (401, 403)
+
+
+def test_envoy_is_told_what_to_remove() -> None:
+    hiding = route("hiding", "/hiding*", pipeline=steps(hide_credentials=True))
+    lane = Lane(snapshot(routes=Router([hiding, route("open", "/open")])), style="envoy")
+    got = lane.ask(as_envoy(signed("GET", "/hiding")), version="1.1")
+    removed = set(got.headers["x-envoy-auth-headers-to-remove"].split(","))
+    assert {"authorization", "x-anonymous-consumer", "x-credential-username"} <= removed
+    assert not removed & {"x-consumer-username", "x-consumer-id"}
+    nobody = lane.ask(as_envoy(with_(HOST, target="/open")), version="1.1")
+    assert set(nobody.headers["x-envoy-auth-headers-to-remove"].split(",")) == IDENTITY_HEADERS
+    assert "x-envoy-auth-headers-to-remove" not in Lane(snapshot()).auth(signed("GET", "/orders")).headers
+
+
+def test_envoys_addresses_are_no_endpoint_for_others(lane: Lane) -> None:
+    everywhere = Lane(Snapshot(1, Router([route("all", "/*")])))
+    for found in (lane, everywhere):
+        assert found.ask(with_(HOST, target=AUTH + "/open/a")).status == 404
+
+
+def proxied(method: str, target: str, body: bytes = b"", *more: tuple[str, str], secret: bytes = b"s3cret") -> Message:
+    """A request as hmacproxy signs it, with no header covered."""
+    path, _, query = target.partition("?")
+    string = f"{method}\n{path}{'?' + query if query else ''}\n".encode() + body
+    made = base64.b64encode(hmac.new(secret, string, "sha256").digest()).decode()
+    return Message(method, target, [HOST, ("X-Signature", f"sha256 {made}"), *more])
+
+
+@pytest.mark.parametrize(
+    ("message", "status", "reason"),
+    [
+        (proxied("GET", "/proxied?a=b"), 202, ""),
+        (proxied("HEAD", "/proxied"), 202, ""),
+        (proxied("GET", "/proxied", secret=b"wrong"), 401, "signature_mismatch"),
+        (Message("GET", "/proxied/2", proxied("GET", "/proxied").headers), 401, "signature_mismatch"),
+        # Signed over a body, which never comes here; and methods that mean something else with another body.
+        (proxied("GET", "/proxied", b"body"), 401, "signature_mismatch"),
+        (proxied("GET", "/proxied", b"", ("Content-Length", "4")), 403, "body_unseen"),
+        (proxied("GET", "/proxied", b"", ("Transfer-Encoding", "chunked")), 403, "body_unseen"),
+        (proxied("POST", "/proxied"), 403, "body_unseen"),
+        (proxied("DELETE", "/proxied"), 403, "body_unseen"),
+        (with_(HOST, target="/proxied"), 401, "missing_credentials"),
+    ],
+)
+def test_hmacproxys_signatures(message: Message, status: int, reason: str) -> None:
+    config = {"scheme": "hmacproxy", "key_id": "key-1", "digest": "sha256"}
+    got = Lane(snapshot(routes=Router([route("proxied", "/proxied*", pipeline=steps(**config))]))).auth(message)
+    assert (got.status, got.reason) == (status, reason)
+    assert (got.headers.get("x-consumer-username") == "alice") == (status == 202)
 
 
 def test_the_table_has_all_kinds() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.http import HttpResponse
 from django.test import AsyncClient, Client
-from django.urls import path
+from django.urls import path, re_path
 
 from hmac_gateway import site
 from hmac_gateway.core.message import Message
@@ -23,7 +23,10 @@ from tests.support.engine import NOW, signed
 
 from .test_auth_endpoint import AUTH, CASES, Lane, snapshot
 
-urlpatterns = [path(".hmac-gateway/auth", auth_request_view)]
+urlpatterns = [
+    path(".hmac-gateway/auth", auth_request_view),
+    re_path(r"^asked/by-envoy(?P<original>/.*)$", auth_request_view),
+]
 
 pytestmark = pytest.mark.urls(__name__)
 
@@ -125,3 +128,20 @@ def test_settings_count_when_they_change(settings: Any) -> None:
     message = signed("GET", "/orders", ("X-Forwarded-Uri", "/orders"))
     assert ask(message, peer="192.0.2.1").status_code == 202
     assert ask(signed("GET", "/orders"), peer="192.0.2.1").status_code == 403
+
+
+def test_envoy_asks_by_the_path(settings: Any) -> None:
+    def ask_as_envoy(target: str, message: Message, peer: str = "127.0.0.1") -> Any:
+        headers = {name.title(): value for name, value in message.headers}
+        raw = {"RAW_URI": target, "REMOTE_ADDR": peer}
+        return Client().generic(message.method, target, headers=headers, **raw)
+
+    settings.HMAC_GATEWAY = {"ORIGINAL_HEADERS": "envoy"}
+    for target in ("/orders", "//orders", "/orders%2F1", "/orders?a=b"):
+        right = ask_as_envoy("/asked/by-envoy" + target, signed("POST", target))
+        assert (right.status_code, right["X-Consumer-Username"]) == (200, "alice"), target
+        assert "X-Anonymous-Consumer".lower() in right["X-Envoy-Auth-Headers-To-Remove"]
+    assert ask_as_envoy("/asked/by-envoy/orders", signed("GET", "/other")).status_code == 401
+    assert ask_as_envoy("/asked/by-envoy/orders", signed("GET", "/orders"), "192.0.2.1").status_code == 403
+    settings.HMAC_GATEWAY = {}
+    assert ask_as_envoy("/asked/by-envoy/orders", signed("GET", "/orders")).status_code == 403
