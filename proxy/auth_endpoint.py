@@ -95,9 +95,9 @@ class AuthEndpoint:
             rejected = Rejected(Reason.NO_ROUTE, dialect=self.dialect, detail="no original URI was told")
             return Judged(message, route, None, rejected)
         if outcome.bodies:
-            rejected = _without_body(message, outcome)
-            if rejected is not None:
-                return Judged(message, route, None, rejected)
+            wrong = _without_body(message, outcome)
+            if wrong is not None:
+                return Judged(message, route, None, wrong)
         return Judged(message, route, outcome, None)
 
 

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import hmac
 import re
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
+from tests.support.certificates import Authority
 from tests.support.echo import EchoUpstream
 from tests.support.nginx import Nginx
 from tests.support.proxied import Proxied, wait_for
-from tests.support.raw_client import RawAnswer
-from tests.support.served import digest_of, signed
+from tests.support.raw_client import RawAnswer, RawClient
+from tests.support.served import Served, digest_of, free_port, signed
 
 pytestmark = pytest.mark.service
 
-PAGE = (Path(__file__).parent.parent.parent / "docs" / "nginx.md").read_text()
+ROOT = Path(__file__).parent.parent.parent
+PAGE = (ROOT / "docs" / "nginx.md").read_text()
+AUTH, BALANCER = (ROOT / "examples" / "nginx" / f"{name}.conf" for name in ("auth_request", "load_balancer"))
 SIGNED = {"signed_headers": ["@request-target", "date"]}
 FORGED = [
     ("X-Original-URI", "/open"),
@@ -32,14 +39,20 @@ FORGED = [
 
 
 def documented(gateway: Proxied, upstream: EchoUpstream) -> str:
-    """The page's configuration with the ports of this run."""
-    found = re.search(r"^```nginx\n(.*?)^```$", PAGE, re.M | re.S)
-    assert found is not None
-    text = found[1]
-    for port, ours in (("9080", str(gateway.port)), ("9181", str(upstream.port)), ("8080", "LISTEN")):
-        assert text.count(f"127.0.0.1:{port}") == 1
-        text = text.replace(f"127.0.0.1:{port}", f"127.0.0.1:{ours}")
+    """The example with the ports of this run."""
+    return with_ports(AUTH.read_text(), {"9080": gateway.port, "9181": upstream.port, "8080": "LISTEN"})
+
+
+def with_ports(text: str, ports: dict[str, int | str]) -> str:
+    for port, ours in ports.items():
+        assert text.count(f" 127.0.0.1:{port}") + text.count(f"//127.0.0.1:{port}") == 1
+        text = re.sub(rf"( |//)127\.0\.0\.1:{port}\b", rf"\g<1>127.0.0.1:{ours}", text)
     return text
+
+
+def test_the_page_shows_the_examples() -> None:
+    shown = re.findall(r"^```nginx\n(.*?)^```$", PAGE, re.M | re.S)
+    assert shown == [AUTH.read_text(), BALANCER.read_text()]
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +75,7 @@ def gateway(request: pytest.FixtureRequest) -> Iterator[Proxied]:
             "local": {"uri": "/local", "remote_addrs": ["127.0.0.0/8"]},
             "away": {"uri": "/away", "remote_addrs": ["10.0.0.0/8"]},
             "tls": {"uri": "/tls", "vars": [["scheme", "==", "https"]]},
+            "proxied": {"uri": "/proxied", "plugins": {"hmac-auth": {"scheme": "hmacproxy", "key_id": "client-1"}}},
         }
         for name, route in routes.items():
             served.put(f"/routes/{name}", {"host": "shop.test", "upstream_id": "nowhere", **route})
@@ -256,6 +270,16 @@ def test_bodies_that_must_be_checked_are_refused(nginx: Nginx) -> None:
     assert ask(nginx, "POST", "/bodies", (), b"hello").status == 401
 
 
+def test_hmacproxys_signatures_of_requests_without_a_body(nginx: Nginx) -> None:
+    def signed_so(method: str) -> list[tuple[str, str]]:
+        made = hmac.digest(b"my-hmac-secret", f"{method}\n/proxied\n".encode(), "sha1")
+        return [("X-Signature", f"sha1 {base64.b64encode(made).decode()}")]
+
+    assert told(ask(nginx, "GET", "/proxied", signed_so("GET")))["X-Consumer-Username"] == "hmac-auth-consumer"
+    assert ask(nginx, "GET", "/proxied", signed_so("HEAD")).status == 401
+    assert ask(nginx, "POST", "/proxied", signed_so("POST"), b"").status == 403
+
+
 def test_a_signature_passes_once_on_either_way(nginx: Nginx, gateway: Proxied) -> None:
     headers = signed("POST", "/once", listed=("date", "x-nonce"), headers={"x-nonce": "1"})
     assert ask(nginx, "POST", "/once", headers, b"a").status == 200
@@ -283,3 +307,118 @@ def test_an_nginx_that_tells_nothing_opens_nothing(gateway: Proxied, upstream: E
     assert text != right
     with Nginx(text) as front:
         assert ask(front, "GET", "/open", host="all.test").status == 403
+
+
+# --- nginx in front of several gateways ---
+
+
+class Balanced:
+    """Two gateways over one database, and nginx before them as the example has it."""
+
+    def __init__(self, folder: Path, upstream: EchoUpstream) -> None:
+        environment = {"HMAC_GATEWAY_TRUSTED_PROXIES": "127.0.0.1", "HMAC_GATEWAY_REPLAY_STORE": "database"}
+        self.first = Proxied(environment=environment)
+        environment["HMAC_GATEWAY_REFRESH_SECONDS"] = "0.02"
+        self.second = Served(environment=environment, database_url=self.first.environment["DATABASE_URL"])
+        self.tls_port = free_port()
+        authority = Authority(folder)
+        cert, key = authority.issue("127.0.0.1")
+        self.trust = ssl.create_default_context(cafile=authority.ca_file)
+        ports = {"9080": self.first.port, "9280": self.second.port, "8080": "LISTEN", "8443": self.tls_port}
+        text = with_ports(BALANCER.read_text(), ports)
+        text = text.replace("/etc/nginx/gateway.pem", cert).replace("/etc/nginx/gateway.key", key)
+        self.nginx = Nginx(text)
+        self._routes = {"port": upstream.port}
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self.first)
+            routes: dict[str, dict[str, Any]] = {
+                "orders": {"signed_headers": ["@request-target", "host", "date"]},
+                "bodies": {"signed_headers": ["@request-target", "date", "digest"], "validate_request_body": True},
+                "once": {"replay_protection": True},
+            }
+            nodes = {"type": "roundrobin", "nodes": {f"127.0.0.1:{self._routes['port']}": 1}}
+            self.first.put("/upstreams/echo", nodes)
+            for name, plugin in routes.items():
+                route = {"uri": f"/{name}*", "upstream_id": "echo", "plugins": {"hmac-auth": plugin}}
+                self.first.put(f"/routes/{name}", route)
+            self.first.enforce()
+            stack.enter_context(self.second)
+            stack.enter_context(self.nginx)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.close()
+
+    def ask(
+        self, method: str, target: str, headers: dict[str, str], body: bytes | None = None, tls: bool = False
+    ) -> RawAnswer:
+        host = headers.pop("host", "shop.test")
+        port = self.tls_port if tls else self.nginx.port
+        with RawClient(port, tls=self.trust if tls else None) as client:
+            return client.ask(method, target, host, headers.items(), body)
+
+
+@pytest.fixture(scope="module")
+def balanced(upstream: EchoUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Balanced]:
+    with Balanced(tmp_path_factory.mktemp("balanced"), upstream) as found:
+        yield found
+
+
+COVERED = ("@request-target", "host", "date")
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
+@pytest.mark.parametrize(
+    "target", ["/orders/a%2Fb?x=%20y&z", "//orders//b", "/orders/%7Eb/.c", "/orders/%41?", "/orders?a=/../b"]
+)
+def test_signatures_verify_behind_it(balanced: Balanced, target: str, tls: bool) -> None:
+    headers = signed("GET", target, listed=COVERED, headers={"host": "shop.test:8443"})
+    for _ in range(2):  # one for each gateway
+        answer = balanced.ask("GET", target, dict(headers), tls=tls)
+        got = told(answer)
+        assert got["X-Consumer-Username"] == "hmac-auth-consumer"
+        # Servers of ASGI do not tell a bare question mark.
+        assert answer.json()["url"].endswith(target.rstrip("?"))
+        assert (got["X-Real-Ip"], got["X-Forwarded-Proto"]) == ("127.0.0.1", "https" if tls else "http")
+    assert balanced.ask("GET", target + "x", dict(headers), tls=tls).status == 401
+    assert balanced.ask("GET", target, {**headers, "host": "other.test"}, tls=tls).status == 401
+
+
+def test_bodies_are_checked_and_arrive(balanced: Balanced) -> None:
+    for size in (0, 5, 3_000_000):
+        body = b"x" * size
+        headers = signed(
+            "POST", "/bodies", listed=("@request-target", "date", "digest"), headers={"digest": digest_of(body)}
+        )
+        answer = balanced.ask("POST", "/bodies", dict(headers), body)
+        assert answer.status == 200 and answer.json()["size"] == size
+        assert balanced.ask("POST", "/bodies", dict(headers), body + b"y").status == 401
+    assert balanced.ask("POST", "/bodies", {}, b"x" * 100).status == 401
+
+
+def test_a_signature_passes_once_at_all_gateways(balanced: Balanced) -> None:
+    headers = signed("POST", "/once")
+    assert sorted(balanced.ask("POST", "/once", dict(headers), b"").status for _ in range(4)) == [200, 401, 401, 401]
+
+
+def test_a_client_cannot_choose_its_address(balanced: Balanced) -> None:
+    forged = {
+        "x-real-ip": "10.9.9.9",
+        "x-forwarded-for": "10.9.9.9",
+        "x-forwarded-proto": "ftp",
+        "x-request-id": "mine",
+    }
+    headers = signed("GET", "/orders", listed=COVERED, headers={"host": "s.test"})
+    answer = balanced.ask("GET", "/orders", {**headers, **forged, "x-request-id": "mine"})
+    got = told(answer)
+    assert "10.9.9.9" not in str(got) and got["X-Forwarded-Proto"] == "http" and answer.get("x-request-id") != "mine"
+
+
+def test_one_gateway_may_be_away(balanced: Balanced) -> None:
+    balanced.second.stop()
+    for _ in range(4):
+        headers = signed("GET", "/orders", listed=COVERED, headers={"host": "s.test"})
+        assert balanced.ask("GET", "/orders", headers).status == 200
