@@ -28,6 +28,7 @@ from .gate import NO_RULES, Admission, Pipeline, RuleSet, Step, check, effective
 from .models import Rejection
 from .plugins import hmac_auth, multi_auth
 from .routing import Route, host_of
+from .routing_kong import Path
 from .schemes.explain import explain
 from .site_settings import policy
 from .snapshot import Snapshot
@@ -386,7 +387,9 @@ def _route_hints(snapshot: Snapshot, message: Message) -> list[str]:
     path, host = decoded(message.path), host_of(message.authority).lower()
     hints = []
     for route in snapshot.routes.routes:
-        if any(_covers(pattern, path) for pattern in route.paths):
+        covers = _covers_in_kong if route.dialect == "kong" else _covers
+        # A route of Kong's dialect need not name a path.
+        if any(covers(pattern, path) for pattern in route.paths or ("/",)):
             hints.append(f"route {route.id} has this path, but {_why_not(route, message, host)}")
     return hints[:5] or [f"no route has a path that covers {path}"]
 
@@ -402,11 +405,16 @@ def _covers(pattern: str, path: str) -> bool:
     return path.startswith(pattern[:-1]) if pattern.endswith("*") else path == pattern
 
 
+def _covers_in_kong(pattern: str, path: str) -> bool:
+    compiled = Path.of(pattern)
+    return path.startswith(compiled.prefix) and (compiled.regex is None or compiled.end(path) > 0)
+
+
 def _why_not(route: Route, message: Message, host: str) -> str:
     if route.methods and message.method not in route.methods:
         return f"takes {', '.join(sorted(route.methods))} only, not {message.method}"
-    if route.hosts:
-        return f"is for {', '.join(route.hosts)}, not {host or 'a request without Host'}"
-    if route.networks:
+    if route.condition is not None and not route.condition(message):
+        return f"its {'headers or snis do' if route.dialect == 'kong' else 'condition (vars) does'} not hold"
+    if not route.accepts(message):
         return f"takes requests from {', '.join(map(str, route.networks))} only"
-    return "its condition (vars) does not hold"
+    return f"is for {', '.join(route.hosts)}, not {host or 'a request without Host'}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from .core.errors import ConfigError
@@ -34,8 +35,12 @@ class Path:
     text: str = ""
 
     @classmethod
+    @lru_cache(maxsize=16384)
     def of(cls, text: str) -> Path:
-        """A path as configuration writes it: `/prefix` or `~/regex`. ConfigError("paths", …) where it is neither."""
+        """A path as configuration writes it: `/prefix` or `~/regex`. ConfigError("paths", …) where it is neither.
+
+        Kept, since a change of one route compiles all.
+        """
         wire = text if text.isascii() else text.encode().decode("latin-1")
         if wire.startswith("~/"):
             regex = compile_regex(wire[1:], "paths", text)

@@ -78,7 +78,7 @@ class AuthEndpoint:
         if snapshot is None:
             return Judged(message, None, None, Rejected(Reason.NOT_CONFIGURED, dialect=self.dialect))
         path = message.path
-        route = find_route(message, path, snapshot, self.dialect)
+        route = find_route(message, path, snapshot, self.dialect, self.trusted(peer))
         if isinstance(route, Rejected):
             return Judged(message, None, None, route)
         if route is None and not found.told:

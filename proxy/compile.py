@@ -147,19 +147,21 @@ class Compiler:
         self, row: Row, service: Row | None, places: Mapping[str, list[Row]], upstreams: compile_kong.Upstreams
     ) -> Entry | None:
         """Of each plugin the most specific configuration runs; Kong has nothing that runs in addition."""
-        scopes = [f"route:{row['id']}"]
+        scopes: tuple[str, ...] = (f"route:{row['id']}",)
         if service is not None:
-            scopes = [f"service:{service['id']}", *scopes, f"route:{row['id']} service:{service['id']}"]
-        made: dict[str, Made] = self._at(places, "global")
-        if row["plugin_config_id"]:
-            made |= self._at(places, f"bundle:{row['plugin_config_id']}")
-        for scope in scopes:
-            made |= self._at(places, scope)
+            scopes = (f"service:{service['id']}", *scopes, f"route:{row['id']} service:{service['id']}")
+        made: dict[str, Made] = {}
+        for scope in ("global", f"bundle:{row['plugin_config_id']}", *scopes):
+            if scope in places:
+                made |= self._at(places, scope)
         # Together, a route and a service stand above a consumer.
-        above = self._at(places, scopes[-1]) if service is not None else {}
-        steps = pipeline(step for step in made.values() if isinstance(step, Step))
-        rules = RuleSet.of((), _rules(made), _rules(above), tuple(scopes))
-        outgoing = self._outgoing(_outgoing(made), _outgoing(above), tuple(scopes))
+        above = self._at(places, scopes[-1]) if service is not None and scopes[-1] in places else {}
+        steps: Pipeline = ()
+        rules = NO_RULES
+        if made or self.overrides:
+            steps = pipeline(step for step in made.values() if isinstance(step, Step))
+            rules = RuleSet.of((), _rules(made), _rules(above), scopes)
+        outgoing = self._outgoing(_outgoing(made), _outgoing(above), scopes)
         leads_to = None if row["this_site"] else upstreams.of(service, row)
         timeouts, methods = _timeouts(row, service), _methods(row)
         return compile_kong.entry(row, service, steps, rules, leads_to, timeouts, methods, outgoing)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from ipaddress import ip_network
 from typing import Any, Final
 from urllib.parse import quote
@@ -170,41 +171,40 @@ def entry(
     extra = row["extra"]
     snis = extra.get("snis") or ()
     protocols = HTTP_PROTOCOLS.intersection(row["protocols"])
-    route = Route(
-        id=row["id"],
-        name=row["name"],
-        service_id=row["service_id"] or "",
-        dialect="kong",
-        paths=tuple(row["paths"]),
-        hosts=tuple(row["hosts"]),
-        methods=methods,
-        networks=tuple(ip_network(address, strict=False) for address in row["remote_addrs"]),
-        condition=condition(row["headers"], snis),
-        order=(row["created_at"], row["id"]),
-        pipeline=steps,
-        rules=rules,
-        tls_status=(extra.get("https_redirect_status_code") or 426) if protocols and protocols <= _TLS else 0,
-        target=None,
-    )
+    captured = leads_to is not None and "uri_capture" in (leads_to.hash_on, *(leads_to.fallback or ())[:1])
     base = _base("/" if service is None else service["path"] or "/")
+    common: dict[str, Any] = {
+        "name": row["name"],
+        "service_id": row["service_id"] or "",
+        "dialect": "kong",
+        "paths": tuple(row["paths"]),
+        "hosts": tuple(row["hosts"]),
+        "methods": methods,
+        "networks": tuple(ip_network(address, strict=False) for address in row["remote_addrs"]),
+        "condition": condition(row["headers"], snis),
+        "order": (row["created_at"], row["id"]),
+        "pipeline": steps,
+        "rules": rules,
+        "tls_status": (extra.get("https_redirect_status_code") or 426) if protocols and protocols <= _TLS else 0,
+    }
 
     def leading(path: Path) -> Route:
         rewrite = Rewrite(base, row["strip_path"], path, row["path_handling"] == "v1")
         upstream = replace(leads_to, captures=path) if captured and leads_to is not None else leads_to
-        return replace(route, target=Forward(upstream, timeouts, rewrite=rewrite, outgoing=outgoing))
+        return Route(row["id"], target=Forward(upstream, timeouts, rewrite=rewrite, outgoing=outgoing), **common)
 
-    captured = leads_to is not None and "uri_capture" in (leads_to.hash_on, *(leads_to.fallback or ())[:1])
-
-    # A route that was matched without a path is treated as one whose path is a slash.
+    variants = tuple(Variant(path, leading(path)) for path in map(Path.of, row["paths"]))
+    # A route that is matched without a path is treated as one whose path is a slash.
     return Entry(
-        leading(Path("/")),
-        tuple(Variant(path, leading(path)) for path in map(Path.of, row["paths"])),
+        variants[0].route if variants else leading(Path("/")),
+        variants,
         headers=len(row["headers"]),
         snis=len(snis),
         regex_priority=row["regex_priority"],
     )
 
 
+@lru_cache(maxsize=4096)
 def _base(path: str) -> str:
     """A service's path as it is sent: what a request line cannot hold goes in percent-encoded."""
     return quote(path, safe=_IN_PATH)

@@ -175,6 +175,22 @@ def test_route_that_nearly_fits_is_named(tmp_path: Path) -> None:
     assert "route r has this path, but takes GET, POST only, not DELETE" in out
 
 
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"paths": ["/k"], "methods": ["PUT"]}, "takes PUT only, not GET"),
+        ({"paths": [r"~/k/\d+"], "headers": {"x": ["1"]}}, "its headers or snis do not hold"),
+        ({"hosts": ["*.k.test"]}, "is for *.k.test, not x"),
+        ({"paths": ["/k"], "remote_addrs": ["192.0.2.0/24"]}, "takes requests from 192.0.2.0/24 only"),
+    ],
+)
+def test_route_of_kong_that_nearly_fits_is_named(tmp_path: Path, fields: dict[str, Any], why: str) -> None:
+    apps.get_model("hmac_proxy.Route").objects.create(id="k", dialect="kong", **fields)
+    apps.get_model("hmac_proxy.Route").objects.create(id="other", dialect="kong", paths=["/no", r"~/k/\d+/x"])
+    out, code = explain(tmp_path, raw("GET", "/k/12", {}))
+    assert (code, f"route k has this path, but {why}" in out, "route other" in out) == (1, True, False)
+
+
 def test_curl_output_is_understood_and_json_is_json(tmp_path: Path) -> None:
     lines = "".join(f"> {name}: {value}\n" for name, value in signed("GET", "/anything/x").items())
     text = f"* Connected\n> GET /anything/x HTTP/1.1\n> Host: x\n{lines}> \n< HTTP/1.1 401 Unauthorized\n"

@@ -23,9 +23,11 @@ from hmac_gateway.snapshot import Snapshot, lookups
 from hmac_gateway.stores import MemoryStore, RefusingStore
 from hmac_gateway.trust import trust
 from proxy.auth_endpoint import AuthEndpoint
+from proxy.compile import Compiler
 from proxy.gateway import Gateway
 from proxy.plan import IDENTITY_HEADERS, Forward
 from proxy.transport import Timeouts
+from tests.proxy.test_compile import Rows
 from tests.support.engine import ALICE, DATE, GUEST, NOW, credential, signed, steps
 from tests.support.fuzz import examples
 
@@ -500,3 +502,38 @@ def test_one_wrong_header_never_does_either(case: str, name: str, value: str, re
         headers = [pair for pair in headers if pair[0].lower() != name.lower()]
     headers.append((name, value))
     assert Lane(snapshot()).ask(Message("GET", AUTH, headers)).status in (202, 401, 403)
+
+
+# --- routes of Kong's dialect ---
+
+
+def kong(**route: Any) -> Snapshot:
+    """A global plugin of Kong's dialect, one that a route has for itself, and routes of both dialects."""
+    rows = Rows()
+    rows.service("s", dialect="kong", host="up.test")
+    rows.route("all", dialect="kong", service_id="s", paths=["/"], **route)
+    rows.route("own", dialect="kong", service_id="s", paths=[r"~/own/\d+"], **route)
+    rows.route("apisix", paths=["/apisix"])
+    rows.plugin("global", {"realm": "all"})
+    rows.plugin("route:own", {"realm": "own", "signed_headers": ["x-more"]})
+    compiler = Compiler()
+    compiler.update(rows, NOW)
+    return snapshot(routes=compiler.routes)
+
+
+def test_the_route_decides_which_of_kongs_plugins_applies() -> None:
+    lane = Lane(kong())
+    assert lane.auth(signed("GET", "/x")).status == 202
+    assert lane.auth(signed("GET", "/own/12")).reason == "signed_header_absent"
+    assert lane.auth(signed("GET", "/own/x")).status == 202
+    refused = [lane.auth(Message("GET", path, [("host", "x")])) for path in ("/x", "/own/12")]
+    assert [got.headers["www-authenticate"] for got in refused] == ['hmac realm="all"', 'hmac realm="own"']
+    # Global plugins of Kong's dialect are for its own routes.
+    assert lane.auth(Message("GET", "/apisix", [("host", "x")])).status == 202
+
+
+@pytest.mark.parametrize(("proto", "proxies", "status"), [("https", ("127.0.0.1",), 202), ("https", (), 403)])
+def test_a_route_that_wants_tls_believes_trusted_proxies(proto: str, proxies: tuple[str, ...], status: int) -> None:
+    lane = Lane(kong(protocols=["https"]), proxies=proxies)
+    got = lane.auth(signed("GET", "/x"), ("X-Forwarded-Proto", proto))
+    assert (got.status, got.reason) == (status, "" if status == 202 else "tls_required")

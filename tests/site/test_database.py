@@ -77,6 +77,18 @@ def test_routes_beyond_ascii() -> None:
         assert Client().get(path).status_code == 401, path
 
 
+def test_routes_of_kongs_dialect_protect_too() -> None:
+    credential()
+    site_route("k", "~/orders/[0-9]+$", dialect="kong", methods=["GET"], headers={"x-version": ["2"]})
+    two = {"X-Version": "2"}
+    assert Client(headers=two).get("/orders/1").status_code == 401
+    assert Client(headers=two).get("/orders/%31").status_code == 401
+    assert Client().get("/orders/1", headers={**two, **signed("GET", "/orders/1")}).status_code == 200
+    assert Client().get("/orders/1").status_code == 200
+    assert Client(headers=two).post("/orders/1").status_code == 200
+    assert Client(headers=two).get("/orders/1/x").status_code == 200
+
+
 def test_the_admin_may_tighten_what_settings_ask_but_not_take_it_away() -> None:
     credential()
     assert get("/api/x", listed=("date",)) == 200
