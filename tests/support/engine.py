@@ -46,13 +46,14 @@ class People:
 
     lookups: Mapping[str, Lookup]
     consumers: Mapping[str, Consumer] = field(default_factory=dict)
+    consumer_ids: Mapping[str, Consumer] = field(default_factory=dict)
     require_same_consumer: bool = True
 
 
 def directory(*credentials: Credential, require_same_consumer: bool = True, **consumers: Consumer) -> People:
     """A directory that knows some credentials of hmac-auth, and consumers by name."""
     table = {found.identifier: found for found in credentials}
-    return People(lookups({"hmac-auth": table}), consumers, require_same_consumer)
+    return People(lookups({"hmac-auth": table}), consumers, require_same_consumer=require_same_consumer)
 
 
 def step(plugin: Any = hmac_auth, priority: int | None = None, **config: Any) -> Step:
