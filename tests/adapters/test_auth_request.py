@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from hmac_gateway.adapters.auth_request import STYLES, Asked, Originals, asked, originals, refusal, speakers
 from hmac_gateway.conf import DEFAULTS
+from hmac_gateway.core.dialects import HMACPROXY
 from hmac_gateway.core.errors import ConfigError, Rejected
 from hmac_gateway.core.message import Message
 from hmac_gateway.core.reasons import Reason
-from hmac_gateway.core.words import HMACPROXY, TABLE
+from hmac_gateway.core.words import TABLE
 from tests.support.fuzz import examples
 
 OWN = "/.hmac-gateway/auth"
