@@ -18,7 +18,7 @@ from django.conf import settings
 from . import crypto, site
 from .conf import conf
 from .core.errors import ConfigError, Rejected
-from .core.identity import Identity, Verified
+from .core.identity import Identity, MacRule, Verified
 from .core.message import Message
 from .core.paths import ambiguity, decoded
 from .core.reasons import NEVER_ANONYMOUS, Reason
@@ -29,7 +29,7 @@ from .models import Rejection
 from .plugins import hmac_auth, multi_auth
 from .routing import Route, host_of
 from .routing_kong import Path
-from .schemes.explain import explain
+from .schemes.explain import explain, surely_empty
 from .site_settings import policy
 from .snapshot import Snapshot
 
@@ -78,6 +78,8 @@ class Report:
     difference: str = ""
     #: Who of a site asked for it; "" for the gateway's routes.
     asked: str = ""
+    #: A signature covers a body that is not known: whether it is right was not found out.
+    unseen: bool = False
 
 
 def as_text(report: Report) -> str:
@@ -150,6 +152,8 @@ def _as_refused(report: Report, kept: Rejection, known: bool) -> Report:
         return report
     now = f"refused with {report.reason}" if report.reason else "accepted"
     why = _NOT_KEPT.get(kept.reason, "the configuration or the credential may have been changed since")
+    if report.unseen and not report.reason:
+        why = "bodies are not kept, and the signature covers this one"
     hint = f"this refusal could not be made again: {why}. The same head would now be {now}"
     if kept.lane == "site" and not known:
         hint = "this refusal could not be made again: what the site asked for was not kept"
@@ -311,6 +315,14 @@ def _passed(
     """What a request meets at these steps, and at the rules behind them."""
     pipeline = tuple(step for step in pipeline if step.when is None or step.when(message))
     outcome = check(message, pipeline, snapshot, now)
+    if isinstance(outcome, Admission):
+        # Where a body tells who signed, nobody is known before it was read.
+        whole = b"" if body is None and surely_empty(message) else body
+        if whole is not None and any(isinstance(rule, MacRule) for _, rule in outcome.bodies):
+            digests = outcome.digests()
+            for digest in digests:
+                digest.feed(whole)
+            outcome = outcome.finish(digests) or outcome
     report = Report(True, route=place.route_id, plugin=", ".join(step.plugin.name for step in pipeline), asked=asked)
     what = f"this {'route' if place.route_id else 'place'}"
     if not message.target_exact:
@@ -328,7 +340,7 @@ def _passed(
         report.steps.extend(told.steps)
         report.strings.extend(told.strings)
         report.hints.extend(told.hints)
-        report = replace(report, difference=report.difference or told.difference)
+        report = replace(report, difference=report.difference or told.difference, unseen=report.unseen or told.unseen)
         # A body is judged after the head, which is all that the gate has seen.
         if told.reason and isinstance(step.plugin.check(message, step.config, lookup, now), Verified):
             if step.common.anonymous and told.reason not in NEVER_ANONYMOUS:
@@ -346,9 +358,9 @@ def _passed(
             if step.plugin.name == multi_auth.name:
                 tried = ", ".join(member.plugin.name for member in step.config.members)
                 report.hints.append(f"multi-auth asks for one of: {tried}")
-    elif outcome.identity.anonymous:
+    elif outcome.identity.anonymous and _ANONYMOUS not in report.hints:
         report.hints.append(_ANONYMOUS)
-    if isinstance(outcome, Admission) and not report.reason:
+    if isinstance(outcome, Admission) and not report.reason and not report.unseen:
         report = _ruled(report, place, snapshot, place.routed or message, outcome.identity, now)
     return replace(report, accepted=not report.reason)
 

@@ -21,6 +21,7 @@ from hmac_gateway.runtime import Runtime
 from hmac_gateway.telemetry import Telemetry
 from proxy.models import Plugin, PluginConfig, Route
 
+from .support.hmacproxied import sign as sign_whole
 from .support.served import signed
 
 pytestmark = pytest.mark.django_db
@@ -254,3 +255,37 @@ def test_global_rules_speak_where_no_route_fits() -> None:
     assert (unknown.reason, unknown.plugin) == ("missing_credentials", "key-auth")
     known = explain(view, message(KEY, target="/elsewhere"))
     assert (known.accepted, known.reason) == (False, "no_route") and "no route has a path" in as_text(known)
+
+
+# --- hmacproxy's signatures, whose body decides ---
+
+
+def whole(method: str, body: bytes, secret: str = "my-hmac-secret", length: int | None = None) -> Message:
+    size = len(body) if length is None else length
+    headers = [("Host", "x"), *([("Content-Length", str(size))] if size else [])]
+    return Message(method, "/ip", [*headers, sign_whole(f"{method}\n/ip\n", body, secret=secret)])
+
+
+def test_who_signed_the_body_is_who_rules_are_about() -> None:
+    view = guard(hmac_auth={"scheme": "hmacproxy", "key_id": "client-1"}, consumer_restriction={"whitelist": ["alice"]})
+    assert view.snapshot is not None
+    for method, body in (("GET", b""), ("POST", b"hello")):
+        report = explain_request(view.snapshot, whole(method, body), body or None, NOW)
+        assert (report.accepted, report.unseen) == (True, False), as_text(report)
+    wrong = explain_request(view.snapshot, whole("POST", b"hello"), b"hallo", NOW)
+    assert (wrong.accepted, wrong.reason, wrong.plugin) == (False, "signature_mismatch", "hmac-auth")
+    unknown = explain_request(view.snapshot, whole("POST", b"hello"), None, NOW)
+    assert unknown.unseen and "the signature covers the body too" in as_text(unknown)
+
+
+def test_a_kept_request_whose_body_is_not() -> None:
+    view = guard(hmac_auth={"scheme": "hmacproxy", "key_id": "client-1"})
+    assert view.snapshot is not None
+    telemetry = Telemetry(view)
+    telemetry.rejected(Exchange(whole("POST", b"hello")), Rejected(Reason.SIGNATURE_MISMATCH, plugin="hmac-auth"))
+    telemetry.flush()
+    report = explain_kept(view.snapshot, "abc123")
+    assert (report.accepted, report.reason) == (False, "signature_mismatch")
+    assert "bodies are not kept, and the signature covers this one" in as_text(report)
+    without = explain_request(view.snapshot, whole("GET", b"", "my-hmac-secret\n"), None, NOW)
+    assert "a newline was signed with as a part of the secret" in as_text(without)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from email.utils import formatdate
 from io import BytesIO
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -41,6 +42,7 @@ from proxy.auth_endpoint import AuthEndpoint
 from proxy.gateway import Gateway
 from proxy.plan import Forward
 from proxy.transport import Timeouts
+from tests.support.hmacproxied import sign as sign_whole
 from tests.support.served import digest_of, signed
 
 # The handlers' own signals look at database connections.
@@ -195,6 +197,60 @@ BODY_CASES = [
         "a large body", 413, "body_too_large", method="POST", body=b"x" * 21,
         headers=lambda c: with_body(c, digest_of(b"x" * 21)),
     ),
+]  # fmt: skip
+
+#: What hmacproxy's own signer would have been told, for two who may sign.
+PROXIED: dict[str, Any] = {
+    "scheme": "hmacproxy", "headers": ["Date", "X-List"], "digest": "sha256", "key_ids": ["client-2", "client-1"],
+    "clock_skew": 300, "replay_protection": True, "max_req_body_size": 20, "expose_reason": True,
+}  # fmt: skip
+LISTED: Pairs = [("X-List", "a"), ("X-List", "b")]
+
+
+def proxied(case: Case, string: str = "", body: bytes | None = None, at: float | None = None, **more: str) -> Pairs:
+    """Date and X-Signature over what is sent, or over another string; computed without any code of the product."""
+    date = formatdate(time.time() if at is None else at, usegmt=True)
+    head = string or f"{case.method}\n{date}\na,b\n{case.target}\n"
+    return [("Date", date), *LISTED, sign_whole(head, case.body if body is None else body, digest="sha256", **more)]
+
+
+PROXIED_CASES = [
+    Case("signed as hmacproxy does", 200, headers=lambda c: proxied(c, secret="my-hmac-secret")),
+    Case("by the other", 200, headers=lambda c: proxied(c, secret="other-secret"), target="/case/x?a=%20"),
+    Case(
+        "a signed body", 200, method="POST", body=b"hello", headers=lambda c: proxied(c, secret="my-hmac-secret"),
+    ),
+    Case("by nobody who may", 401, "signature_mismatch", headers=lambda c: proxied(c, secret="a third secret")),
+    Case(
+        "another body than the signed", 401, "signature_mismatch", method="POST", body=b"hallo",
+        headers=lambda c: proxied(c, body=b"hello", secret="my-hmac-secret"),
+    ),
+    Case(
+        "a body that was taken away", 401, "signature_mismatch", method="POST",
+        headers=lambda c: proxied(c, body=b"hello", secret="my-hmac-secret"),
+    ),
+    Case(
+        "a signed body that is too large", 413, "body_too_large", method="POST", body=b"x" * 21,
+        headers=lambda c: proxied(c, secret="my-hmac-secret"),
+    ),
+    Case(
+        "a header more", 401, "signature_mismatch",
+        headers=lambda c: [*proxied(c, secret="my-hmac-secret"), ("X-List", "c")],
+    ),
+    Case(
+        "a signature of last hour", 401, "clock_skew",
+        headers=lambda c: proxied(c, at=time.time() - 3600, secret="my-hmac-secret"),
+    ),
+    Case(
+        "two signatures", 400, "duplicate_header",
+        headers=lambda c: [*proxied(c, secret="my-hmac-secret"), ("X-Signature", "sha256 AAAA")],
+    ),
+    Case(
+        "an encoded question mark", 400, "ambiguous_path", target="/case/x%3Fa=b",
+        headers=lambda c: proxied(c, secret="my-hmac-secret"),
+    ),
+    Case("another digest", 401, "algorithm_not_allowed", headers=lambda c: [("X-Signature", "sha1 AAAA")]),
+    Case("one part", 401, "signature_malformed", headers=lambda c: [("X-Signature", "AAAA")]),
 ]  # fmt: skip
 
 
@@ -416,6 +472,12 @@ def test_heads(case: Case, lane: Any) -> None:
 @pytest.mark.parametrize("case", BODY_CASES, ids=str)
 def test_bodies(case: Case, lane: Any) -> None:
     assert lane(case, BODIES) == (case.status, case.code)
+
+
+@pytest.mark.parametrize("lane", LANES, ids=lambda lane: lane.__name__)
+@pytest.mark.parametrize("case", PROXIED_CASES, ids=str)
+def test_signatures_of_hmacproxy(case: Case, lane: Any) -> None:
+    assert lane(case, PROXIED) == (case.status, case.code)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
