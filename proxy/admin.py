@@ -215,7 +215,7 @@ class PluginAdmin(EntityAdmin):
     search_fields = ["name", "instance_name", "place"]
     autocomplete_fields = ["route", "service", "consumer", "group", "bundle"]
     fieldsets = [
-        (None, {"fields": ["name", "config", "enabled", "dialect"]}),
+        (None, {"fields": ["name", "instance_name", "dialect", "config", "enabled"]}),
         (
             "Attached to",
             {
@@ -224,7 +224,7 @@ class PluginAdmin(EntityAdmin):
             },
         ),
         folded("Order and protocols", "priority", "protocols", "legacy"),
-        folded("More", "instance_name", "desc", *MORE_FIELDS),
+        folded("More", "desc", *MORE_FIELDS),
         folded("History", "id", *HISTORY_FIELDS),
     ]
 
