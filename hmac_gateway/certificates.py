@@ -1,16 +1,63 @@
-"""A self-signed certificate for the console's listener, for machines that have none. Used by `hmac_serve`."""
+"""Certificates of our own listeners: what is wrong with one, before anything listens; self-signed ones.
+
+Used by `hmac_serve` and the command `hmacproxy`.
+"""
 
 from __future__ import annotations
 
 import os
+import ssl
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import NameOID
+
+#: What the server (rustls with ring) can sign with; it ends at once where it gets another key.
+_CURVES: Final = ("secp256r1", "secp384r1")
+_RSA_BITS: Final = range(2048, 4097)
+_KEYS: Final = "RSA of 2048 to 4096 bits, P-256, P-384 or Ed25519"
+
+
+def pair_problem(cert: str, key: str) -> str | None:
+    """Why a certificate and its key, PEM files, cannot serve; None where they can. Names the file, and what to do."""
+    found: list[bytes] = []
+    for path in (cert, key):
+        try:
+            found.append(Path(path).read_bytes())
+        except (OSError, ValueError) as error:
+            return f"{path}: {getattr(error, 'strerror', None) or error}"
+    try:
+        certificate = x509.load_pem_x509_certificates(found[0])[0]
+        public = certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        return f"{cert}: not a certificate in PEM form (-----BEGIN CERTIFICATE-----)"
+    try:
+        private = serialization.load_pem_private_key(found[1], None)
+    except TypeError:
+        return f"{key}: protected by a password; write it without one: openssl pkey -in {key} -out FILE"
+    except (ValueError, UnsupportedAlgorithm):
+        return f"{key}: not a private key in PEM form (-----BEGIN PRIVATE KEY-----)"
+    if private.public_key() != public:
+        return f"{key}: not the key of the first certificate in {cert}"
+    if isinstance(private, rsa.RSAPrivateKey):
+        usable = private.key_size in _RSA_BITS
+    elif isinstance(private, ec.EllipticCurvePrivateKey):
+        usable = private.curve.name in _CURVES
+    else:
+        usable = isinstance(private, ed25519.Ed25519PrivateKey)
+    if not usable:
+        return f"{key}: a key of another kind; allowed: {_KEYS}"
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key)
+    except (OSError, ValueError) as error:
+        return f"{cert}, {key}: {error}"
+    return None
 
 
 def make_self_signed(folder: Path, host: str) -> tuple[str, str]:

@@ -31,6 +31,11 @@ class Contexts:
                 context.check_hostname = False
                 context.verify_mode = ssl.CERT_NONE
             if target.client_cert is not None:
-                context.load_cert_chain(*target.client_cert)
+                context.load_cert_chain(*target.client_cert, password=_no_password)
             self._made[key] = context
         return context
+
+
+def _no_password() -> str:
+    # Without this OpenSSL would ask on the terminal, and the event loop wait for who is not there.
+    raise OSError("the client's key is protected by a password")

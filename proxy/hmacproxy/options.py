@@ -11,7 +11,6 @@ import errno
 import ipaddress
 import os
 import re
-import ssl
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
 
 from hmac_gateway.adapters.auth_request import speakers
+from hmac_gateway.certificates import pair_problem
 from hmac_gateway.core.credential import Secret
 from hmac_gateway.core.errors import ConfigError
 from hmac_gateway.schemes.hmacproxy import available
@@ -200,16 +200,8 @@ def _tls(cert: str, key: str, complain: Callable[[str], None]) -> None:
         for name, path in (("ssl-cert", cert), ("ssl-key", key))
         if path
     ]
-    if found == [True, True]:
-        try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password=_no_password)
-        except (OSError, ValueError) as error:
-            complain(f"ssl-cert and ssl-key cannot be used: {error}")
-
-
-def _no_password() -> str:
-    # Without this OpenSSL would ask on the terminal.
-    raise ValueError("the key is protected by a password")
+    if found == [True, True] and (why := pair_problem(cert, key)):
+        complain(f"ssl-cert and ssl-key cannot be used: {why}")
 
 
 def _stat(name: str, path: str, right: Callable[[int], bool], what: str, complain: Callable[[str], None]) -> bool:

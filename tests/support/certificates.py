@@ -6,6 +6,7 @@ import datetime
 import ipaddress
 import ssl
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -30,9 +31,9 @@ class Authority:
         path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         self.ca_file = str(path)
 
-    def issue(self, name: str) -> tuple[str, str]:
-        """(certificate file, key file) for a host name or an IP address."""
-        key = ec.generate_private_key(ec.SECP256R1())
+    def issue(self, name: str, key: Any = None) -> tuple[str, str]:
+        """(certificate file, key file) for a host name or an IP address; `key` in place of one on P-256."""
+        key = key or ec.generate_private_key(ec.SECP256R1())
         try:
             alternative: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(name))
         except ValueError:

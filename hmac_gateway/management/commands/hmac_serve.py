@@ -13,7 +13,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import Error, connection
 from django.db.migrations.executor import MigrationExecutor
 
-from hmac_gateway.certificates import make_self_signed
+from hmac_gateway.certificates import make_self_signed, pair_problem
 from hmac_gateway.conf import conf
 from hmac_gateway.runtime import first_line
 from hmac_gateway.serving import Listener
@@ -41,16 +41,11 @@ def address(text: str, option: str) -> tuple[str, int]:
 
 
 def tls_files(cert: str, key: str, option: str) -> tuple[str, str]:
-    """Both files, or neither; CommandError when one is missing or cannot be loaded together."""
+    """Both files, or neither; CommandError that says why they cannot serve."""
     if bool(cert) != bool(key):
         raise CommandError(f"{option}-cert and {option}-key must both be given, or neither")
-    if cert:
-        import ssl
-
-        try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key)
-        except (OSError, ssl.SSLError) as error:
-            raise CommandError(f"{option}-cert, {option}-key: {cert}, {key} cannot be used: {error}") from None
+    if cert and (why := pair_problem(cert, key)):
+        raise CommandError(f"{option}-cert, {option}-key: {why}")
     return cert, key
 
 
