@@ -42,6 +42,16 @@ _NOWHERE: Final = {
 }
 
 
+def host_fault(message: Message) -> str:
+    """What is wrong with a request's Host, for a log; "" for nothing."""
+    if not message.authority and message.http_version == "1.1":
+        return "no Host"  # RFC 9112 3.2; where a request without one went would be a guess
+    if message.authority and not _AUTHORITY.fullmatch(message.authority):
+        # Matched as one host here, it could be read as another behind us: `open.example:80@admin.example`.
+        return "Host is not host:port"
+    return ""
+
+
 def find_route(
     message: Message, path: str, snapshot: Snapshot, dialect: str, trusted: bool = False
 ) -> Route | Rejected | None:
@@ -49,12 +59,9 @@ def find_route(
 
     `dialect` is whose words refuse what can be read in two ways; `trusted`: the peer's X-Forwarded-Proto is believed.
     """
-    if not message.authority and message.http_version == "1.1":
-        # RFC 9112 3.2; where a request without one went would be a guess.
-        return Rejected(Reason.MALFORMED, dialect=dialect, detail="no Host")
-    if message.authority and not _AUTHORITY.fullmatch(message.authority):
-        # Matched as one host here, it could be read as another behind us: `open.example:80@admin.example`.
-        return Rejected(Reason.MALFORMED, dialect=dialect, detail="Host is not host:port")
+    fault = host_fault(message)
+    if fault:
+        return Rejected(Reason.MALFORMED, dialect=dialect, detail=fault)
     why = ambiguity(path)
     if why is not None:
         return Rejected(Reason.AMBIGUOUS_PATH, dialect=dialect, facts={"why": why})

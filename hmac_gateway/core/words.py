@@ -170,6 +170,7 @@ TABLE: Final[dict[tuple[str, str, Reason | None], Row]] = {
     # The command hmacproxy.
     (HMACPROXY, "", None): Row(401, "unauthorized request"),
     (HMACPROXY, "hmac-auth", None): Row(401, "unauthorized request"),
+    (HMACPROXY, "", Reason.MALFORMED): Row(400, "bad request"),
     (HMACPROXY, "", Reason.NO_ROUTE): Row(404, "404 page not found"),
     (HMACPROXY, "", Reason.REQUEST_TIMEOUT): Row(408, "the request body did not arrive in time"),
     (HMACPROXY, "", Reason.BODY_TOO_LARGE): Row(413, _TOO_LARGE),

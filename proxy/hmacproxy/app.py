@@ -32,7 +32,7 @@ from hmac_gateway.schemes.verify import Policy
 from hmac_gateway.snapshot import Snapshot, lookups
 from hmac_gateway.stores import RefusingStore
 
-from ..admission import upstream_failure
+from ..admission import host_fault, upstream_failure
 from ..exchange import Response, Target, Timeouts, TransportError
 from ..gateway import ClientLeft, Exchange, Gateway, Scope, Send
 from ..plan import HOP_BY_HOP, Forward, Node, Upstream, forwarded_target, returned_headers
@@ -95,6 +95,10 @@ class App(Gateway):
             await self._refuse(exchange, Rejected(Reason.BODY_UNSEEN, dialect=HMACPROXY), send)
             return
         message = told
+        fault = self._fault(message)
+        if fault:
+            await self._refuse(exchange, Rejected(Reason.MALFORMED, dialect=HMACPROXY, detail=fault), send)
+            return
         if not options.auth:
             await self._sign(exchange, send)
             return
@@ -125,6 +129,14 @@ class App(Gateway):
             await self._file(exchange, self._files, send)
         else:
             await self._give(exchange, _ACCEPTED, send)
+
+    def _fault(self, message: Message) -> str:
+        """What keeps a request from being forwarded at all, for a log; "" for nothing."""
+        if self._upstream is None:
+            return ""
+        if message.method == "CONNECT":
+            return "a tunnel was asked for"
+        return "Host came twice" if "host" in message.duplicated else host_fault(message)
 
     def _original(self, message: Message) -> Message:
         """The request that a proxy asks about, where one may: its target and method, everything else as it came.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import ssl
+import subprocess
 from email.utils import formatdate
 from pathlib import Path
 from time import time
@@ -16,6 +18,7 @@ from tests.support.hmacproxied import HEADER, REFUSAL, Hmacproxy, sign
 from tests.support.proxied import wait_for
 from tests.support.raw_client import Ended, RawAnswer, RawClient, request_bytes
 from tests.support.raw_upstream import Peer, RawUpstream, answer
+from tests.support.services import missing
 
 from .conftest import Seen
 
@@ -151,6 +154,27 @@ def test_clients_that_break_off_reach_nobody(signing: Hmacproxy, seen: Seen) -> 
     assert len(seen.requests) == before
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"CONNECT h:1 HTTP/1.1\r\nhost: h:1",
+        b"GET /a HTTP/1.1",
+        b"GET /a HTTP/1.1\r\nhost: a\r\nhost: b",
+        b"GET /a HTTP/1.1\r\nhost: a b",
+        b"GET /a HTTP/1.1\r\nhost: a:80@b",
+        b"GET /a\x01 HTTP/1.1\r\nhost: a",
+        b"GET /a HTTP/1.1\r\nhost: a\r\ncontent-length: x",
+    ],
+    ids=lambda head: head[:40].decode("latin-1"),
+)
+def test_what_cannot_be_forwarded_in_one_way_only(signing: Hmacproxy, seen: Seen, head: bytes) -> None:
+    before = len(seen.requests)
+    with signing.client() as client:
+        client.send(head + b"\r\n\r\n")
+        assert client.answer().status == 400
+    assert len(seen.requests) == before
+
+
 # --- verifying ---
 
 
@@ -263,3 +287,29 @@ def test_tls_in_front_and_behind(tmp_path: Path) -> None:
         # Whom the system does not trust gets nothing.
         with Hmacproxy("-upstream", f"https://127.0.0.1:{upstream.port}") as proxy:
             assert proxy.ask("GET", "/").status == 502
+
+
+def test_http2_is_spoken_over_tls(tmp_path: Path, seen: Seen) -> None:
+    curl = shutil.which("curl")
+    if curl is None or "HTTP2" not in subprocess.check_output([curl, "--version"], text=True):
+        missing("curl with HTTP/2 is not installed")
+    authority = Authority(tmp_path)
+    cert, key = authority.issue("127.0.0.1")
+    arguments = ("-upstream", f"http://127.0.0.1:{seen.port}", "-headers=Cookie", "-ssl-cert", cert, "-ssl-key", key)
+    with Hmacproxy(*arguments, tls=ssl.create_default_context(cafile=authority.ca_file)) as proxy:
+        sends = [
+            curl,
+            "-s",
+            "--http2",
+            "--cacert",
+            authority.ca_file,
+            "-w",
+            "%{http_version}",
+            "-H",
+            "Cookie: a=1; b=2",
+        ]
+        for more, head, body in (([], "GET\na=1; b=2\n/a b?c\n", b""), (["-d", "x"], "POST\na=1; b=2\n/a b?c\n", b"x")):
+            assert subprocess.check_output([*sends, *more, f"{proxy.base}/a%20b?c"]) == b"ok2"
+            line, headers, got = seen.last()
+            assert (line.split(" ")[1], headers["host"], got) == ("/a%20b?c", f"127.0.0.1:{proxy.port}", body)
+            assert headers[HEADER] == sign(head, body)[1]
