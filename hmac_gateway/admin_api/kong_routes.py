@@ -135,8 +135,6 @@ def fill(row: Any, doc: Doc) -> None:
     """Set the columns."""
     row.dialect = "kong"
     row.name = doc["name"] or ""
-    row.upstream = None
-    row.this_site = False
     row.service_id = key_of(doc, "service")
     for name in _LISTS:
         setattr(row, name, doc[name] or [])
@@ -172,7 +170,8 @@ ROUTES: Final = Entity(
     name="routes",
     path="routes",
     model="hmac_proxy.Route",
-    scope={"dialect": "kong"},
+    # Routes for this site itself are the console's: nothing of Kong's says what they are.
+    scope={"dialect": "kong", "this_site": False},
     fields=FIELDS,
     fields_of=fields_of,
     fill=fill,

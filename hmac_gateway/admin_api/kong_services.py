@@ -83,9 +83,13 @@ def fill(row: Any, doc: Doc) -> None:
     """Set the columns."""
     row.dialect = "kong"
     row.name = doc["name"] or ""
-    row.upstream = None
     for name in ("retries", "protocol", "host", "port", "enabled"):
         setattr(row, name, doc[name])
+    if row.upstream is not None and row.upstream.name == doc["host"]:
+        # The console lets a service refer to its upstream, which here is the host.
+        row.host = ""
+    else:
+        row.upstream = None
     row.path = doc["path"] or ""
     for name, column in _TIMEOUTS.items():
         setattr(row, column, None if doc[name] is None else doc[name] / 1000)
@@ -101,7 +105,7 @@ def show(row: Any) -> Doc:
         "name": row.name or None,
         "retries": row.retries,
         "protocol": row.protocol or "http",
-        "host": row.host or None,
+        "host": row.host or (row.upstream.name or None if row.upstream is not None else None),
         "port": 80 if row.port is None else row.port,
         "path": row.path or None,
         **{name: None if value is None else round(value * 1000) for name, value in times.items()},

@@ -13,6 +13,7 @@ from typing import Any
 from django.apps import apps
 from django.core.exceptions import ValidationError
 from django.db.models import ProtectedError
+from django.utils import timezone
 
 from ..core.credential import MASK
 from ..entities import one_version
@@ -118,7 +119,7 @@ def write(entity: Entity, row: Any, doc: Doc, call: Call, finish: Finish = lambd
     if row is None:
         row = model(**entity.own)
         if doc["id"] is not None:
-            if model._default_manager.filter(pk=doc["id"]).exists():
+            if _taken(model._default_manager.filter(pk=doc["id"])):
                 raise primary_key_violation(doc["id"])
             row.pk = doc["id"]
         if doc["created_at"] is not None:
@@ -193,9 +194,22 @@ def check_unique(entity: Entity, row: Any, doc: Doc) -> None:
     model: Any = apps.get_model(entity.model)
     for unique in entity.unique:
         where = unique.where(doc)
-        if where is not None and model._default_manager.filter(**where).exclude(pk=row.pk).exists():
+        if where is not None and _taken(model._default_manager.filter(**where).exclude(pk=row.pk)):
             secret = entity.secrets
             raise unique_violation({name: MASK if name in secret else doc[name] for name in unique.names})
+
+
+def _taken(rows: Any) -> bool:
+    """Whether one of these rows is in the way. What has expired is as if deleted, and makes room."""
+    for row in rows:
+        expires = getattr(row, "expires_at", None)
+        if expires is None or expires > timezone.now():
+            return True
+        try:
+            row.delete()
+        except ProtectedError:
+            return True
+    return False
 
 
 def delete(entity: Entity, row: Any, call: Call) -> None:

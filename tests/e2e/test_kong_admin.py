@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.support.nodes import Node
 from tests.support.served import ADMIN_KEY, Served, free_port
 
 
 class Curl:
     """curl as a user of Kong types it: `kong` is the name of the listener's address."""
 
-    def __init__(self, port: int) -> None:
-        self.port = port
+    def __init__(self, port: int, served: Served) -> None:
+        self.port, self.served = port, served
 
     def __call__(self, *arguments: str) -> tuple[int, str]:
         """Status and body. `kong:8001` in addresses is where the listener is."""
@@ -33,8 +35,9 @@ class Curl:
 def curl() -> Iterator[Curl]:
     port = free_port()
     arguments = ["--kong-admin-bind", f"127.0.0.1:{port}"]
-    with Served(arguments=arguments, environment={"ALLOWED_HOSTS": "kong,127.0.0.1"}, ports=[port]):
-        yield Curl(port)
+    environment = {"ALLOWED_HOSTS": "kong,127.0.0.1"}
+    with Served(arguments=arguments, environment=environment, ports=[port]) as served:
+        yield Curl(port, served)
 
 
 def test_the_key_is_demanded_and_taken_from_the_usual_places(curl: Curl) -> None:
@@ -72,6 +75,34 @@ def test_a_script_for_kong_works(curl: Curl) -> None:
     assert json.loads(body)["database"] == {"reachable": True}
     status, body = curl(*key, "http://kong:8001/")
     assert json.loads(body)["tagline"] == "Welcome to kong"
+
+
+def test_a_target_that_is_marked_unhealthy_gets_nothing(curl: Curl) -> None:
+    key = ["-H", f"Kong-Admin-Token: {ADMIN_KEY}"]
+    with Node() as one, Node() as two:
+        curl(*key, "http://kong:8001/upstreams", "-d", "name=pair.internal")
+        for node in (one, two):
+            curl(*key, "http://kong:8001/upstreams/pair.internal/targets", "-d", f"target={node.address}")
+        curl(*key, "http://kong:8001/services", "-d", "name=pair", "-d", "url=http://pair.internal")
+        curl(*key, "http://kong:8001/services/pair/routes", "-d", "paths[]=/pair")
+
+        def answering(expected: set[str]) -> None:
+            deadline = time.monotonic() + 5
+            while True:
+                bodies = [curl.served.get("/pair/x").body.decode() for _ in range(8)]
+                if {body.split(" ")[0] for body in bodies} == expected:
+                    return
+                assert time.monotonic() < deadline, bodies
+
+        answering({one.address, two.address})
+        mark = f"http://kong:8001/upstreams/pair.internal/targets/{one.address}"
+        assert curl(*key, "-X", "PUT", f"{mark}/unhealthy") == (204, "")
+        answering({two.address})
+        health = json.loads(curl(*key, "http://kong:8001/upstreams/pair.internal/health")[1])["data"]
+        states = {target["target"]: target["health"] for target in health}
+        assert states == {one.address: "UNHEALTHY", two.address: "HEALTHCHECKS_OFF"}
+        assert curl(*key, "-X", "PUT", f"{mark}/healthy") == (204, "")
+        answering({one.address, two.address})
 
 
 def test_writers_at_the_same_time_make_one_entity(curl: Curl) -> None:

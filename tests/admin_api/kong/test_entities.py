@@ -6,6 +6,8 @@ import re
 from typing import Any
 
 import pytest
+from django.apps import apps
+from django.utils import timezone
 
 from hmac_gateway.models import AuditEvent
 
@@ -266,3 +268,50 @@ def test_every_write_is_told_to_the_audit_without_secrets(kong: Kong) -> None:
     assert changed["fields"] == ["tags", "secret"] and changed["secret"] == "changed"
     assert (changed["before"]["tags"], changed["after"]["tags"]) == (None, ["t"])
     assert not any("hush" in str(event.changes) for event in events)
+
+
+def test_what_has_expired_is_gone_and_makes_room(kong: Kong) -> None:
+    kong.made("consumers", {"username": "bob"})
+    made = kong.made("consumers/bob/key-auth", {"key": "k", "ttl": 60})
+    assert 58 <= made["ttl"] <= 60 and kong.get("key-auths/k").status_code == 200
+    assert kong.post("consumers/bob/key-auth", {"key": "k"}).status_code == 409
+    rows = apps.get_model("hmac_consumers.Credential")._default_manager
+    rows.filter(pk=made["id"]).update(expires_at=timezone.now())
+    assert kong.get("key-auths/k").status_code == kong.get(f"key-auths/{made['id']}").status_code == 404
+    assert kong.get("consumers/bob/key-auth").json()["data"] == []
+    again = kong.made("consumers/bob/key-auth", {"key": "k"})
+    assert [row["id"] for row in kong.get("key-auths").json()["data"]] == [again["id"]]
+
+
+def test_what_the_console_made_is_shown_and_survives_a_change(kong: Kong) -> None:
+    upstream = kong.made("upstreams", {"name": "u.local"})
+    service, route = apps.get_model("hmac_proxy.Service"), apps.get_model("hmac_proxy.Route")
+    service(id="by-hand", name="s", dialect="kong", upstream_id=upstream["id"]).save()
+    route(id="direct", dialect="kong", paths=["/"], upstream_id=upstream["id"], enabled=False).save()
+    route(id="own", name="own", dialect="kong", paths=["/"], this_site=True).save()
+    shown = kong.get("services/by-hand").json()
+    assert (shown["id"], shown["host"], shown["protocol"], shown["port"]) == ("by-hand", "u.local", "http", 80)
+    assert kong.patch("services/s", {"retries": 1}).json()["host"] == "u.local"
+    assert kong.put("services/s", {"host": "u.local"}).json()["id"] == "by-hand"
+    assert service._default_manager.get().upstream_id == upstream["id"]
+    assert kong.patch("routes/direct", {"paths": ["/x"]}).json()["paths"] == ["/x"]
+    row = route._default_manager.get(pk="direct")
+    assert (row.upstream_id, row.enabled) == (upstream["id"], False)
+    # A route for this site itself is not Kong's to show or to change.
+    assert [entity["id"] for entity in kong.get("routes").json()["data"]] == ["direct"]
+    assert kong.get("routes/own").status_code == 404
+    assert kong.post("routes", {"name": "own", "paths": ["/"]}).status_code == 409
+    assert kong.delete("upstreams/u.local").json()["fields"] == {"@referenced_by": "services"}
+    assert kong.patch("services/s", {"host": "other"}).json()["host"] == "other"
+    assert service._default_manager.get().upstream_id is None
+
+
+def test_it_can_be_mounted_anywhere(kong: Kong, settings: Any) -> None:
+    settings.ROOT_URLCONF = "tests.admin_api.kong.mounted"
+    elsewhere = Kong(base="/ops/gateway")
+    for number in range(2):
+        elsewhere.made("consumers/", {"username": f"u{number}"})
+    page = elsewhere.get("consumers?size=1").json()
+    assert page["next"].startswith("/ops/gateway/consumers?offset=")
+    assert elsewhere.get(page["next"].removeprefix("/ops/gateway/")).json()["next"] is None
+    assert elsewhere.get("").json()["tagline"] == "Welcome to kong"
