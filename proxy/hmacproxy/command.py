@@ -13,8 +13,6 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-import uvloop
-
 from hmac_gateway.logs import AccessLog
 from hmac_gateway.serving import Listener, serve
 from hmac_gateway.supervisor import GRACE_SECONDS, check_free
@@ -47,7 +45,12 @@ def main(arguments: Sequence[str]) -> int:
     if why is not None:
         print(f"listen tcp {listener.url.partition('://')[2]}: bind: {why.lower()}", file=sys.stderr)
         return 1
-    uvloop.run(_serve(options, listener))
+    try:
+        import uvloop
+    except ImportError:  # there is none for Windows
+        asyncio.run(_serve(options, listener))
+    else:
+        uvloop.run(_serve(options, listener))
     return 0
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.hmacproxied import sign
 from tests.support.installed import Site, make_key
-from tests.support.served import ROOT
+from tests.support.served import ROOT, free_port, request
 
 
 def test_checks_and_migrations_are_quiet(embedded: Site) -> None:
@@ -43,6 +44,22 @@ def test_queries_and_a_revocation_elsewhere(embedded: Site) -> None:
         status, refused = json.loads(watching.stdout.readline())
     assert status == 401
     assert 0 < refused - float(revoked) < 1.0
+
+
+def test_hmacproxy_runs_without_a_project(installed: Path, tmp_path: Path) -> None:
+    command, port = installed.parent / "hmacproxy", str(free_port())
+    (tmp_path / "a").write_text("a file\n")
+    options = [command, "-port", port, "-secret", "foobar", "-sign-header", "X-Signature", "-auth", "-file-root", "."]
+    with subprocess.Popen(options, cwd=tmp_path, stdout=subprocess.PIPE, env={"PYTHONWARNINGS": "error"}) as process:
+        try:
+            assert process.stdout is not None
+            started = f"port {port}: serving files from . for authenticated requests\n"
+            assert process.stdout.readline().decode() == started
+            answer = request(f"http://127.0.0.1:{port}/a", headers=dict([sign("GET\n/a\n")]))
+            assert (answer.status, answer.body) == (200, b"a file\n")
+        finally:
+            process.terminate()
+    assert process.returncode == 0
 
 
 # --- what is in the wheel ---

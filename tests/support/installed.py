@@ -32,8 +32,8 @@ from tests.support.served import ROOT, free_port
 from tests.support.services import missing
 
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "hmac_gateway", "consumers", "proxy")
-#: What a site has besides: servers, and what partners' scripts import.
-BESIDES = ("gunicorn", "granian", "uvicorn", "httpx")
+#: What a site has besides: servers, what partners' scripts import, and what hmacproxy's file mode takes.
+BESIDES = ("gunicorn", "granian", "uvicorn", "httpx", "starlette")
 IGNORED = shutil.ignore_patterns("__pycache__", "*.sqlite3*", "encryption.key", ".venv")
 SERVERS = {
     "gunicorn-sync": "gunicorn -b 127.0.0.1:{port} --worker-class sync --workers 2 {project}.wsgi",
