@@ -46,6 +46,11 @@ def _current() -> MultiFernet:
     return _box(tuple(conf.encryption_keys))
 
 
+def require_keys() -> None:
+    """Raise ImproperlyConfigured, which says what to do, where nothing could be sealed."""
+    _current()
+
+
 def seal(plaintext: str) -> str:
     """Encrypt `plaintext` under the newest key. Raises ImproperlyConfigured when no usable key is set."""
     return _current().encrypt(plaintext.encode()).decode()

@@ -51,7 +51,8 @@ def shown(name: str, config: Any) -> Any:
 def checkable(name: str, config: Any) -> Any:
     """A row's configuration as `validate_config` can judge it: a mask has a secret's shape, a sealed text has not.
 
-    Refuses (ConfigError) what no row may hold: masks, and references that may not be stored.
+    Refuses (ConfigError) what no row may hold: masks, and references that may not be stored. ImproperlyConfigured where
+    a secret could not be sealed.
     """
     found = _found(name, config)
     if MASK in found.values():
@@ -59,6 +60,8 @@ def checkable(name: str, config: Any) -> Any:
     masks = {field: MASK for field, value in found.items() if is_sealed(value)}
     config = {**config, **masks} if masks else config
     check(name, config)
+    if any(value != MASK and not is_reference(str(value)) for value in _found(name, config).values()):
+        crypto.require_keys()
     return config
 
 

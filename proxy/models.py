@@ -9,7 +9,7 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from django.core.exceptions import ValidationError
+from django.core.exceptions import ImproperlyConfigured, ValidationError
 from django.db import models
 from django.db.models import Q
 from django.db.models.signals import post_delete, post_save
@@ -493,7 +493,7 @@ class Plugin(Entity):
             try:
                 config = sealing.checkable(self.name, self.config)
                 validate_config(self.name, config, spoken(self.name, self.dialect, self.legacy))
-            except ConfigError as error:
+            except (ConfigError, ImproperlyConfigured) as error:
                 problems.say("config", str(error))
                 return
             for inner in multi_auth.methods(self.config) if self.name == multi_auth.name else ():

@@ -203,6 +203,16 @@ def test_rotation_seals_it_anew_and_a_missing_key_keeps_the_last_good_configurat
     assert not runtime.refresh() and runtime.snapshot is not None
 
 
+def test_without_encryption_keys_it_is_refused_in_words(api: Api) -> None:
+    with override_settings(HMAC_GATEWAY={**HMAC_GATEWAY, "ENCRYPTION_KEYS": []}):
+        for body in (route(), route(secret_key="$env://GATEWAY_SECRET_A")):
+            answer = api.put("routes/r", body)
+            reference = body["plugins"]["sign-request"]["secret_key"] != SECRET
+            assert answer.status_code == (201 if reference else 400)
+            assert reference or "ENCRYPTION_KEYS'] is empty" in answer.json()["error_msg"]
+    assert SECRET not in in_clear()
+
+
 def test_one_that_does_not_open_stops_its_own_route_only(api: Api, caplog: pytest.LogCaptureFixture) -> None:
     api.put("routes/r", route())
     Plugin.objects.filter(pk=row().pk).update(config={**SIGN, "secret_key": "$sealed://gAAAAA"})

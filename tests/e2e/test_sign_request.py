@@ -24,6 +24,10 @@ SCHEMES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"signed_headers": [*COVERED, "digest"], "validate_request_body": True},
         {"headers": COVERED, "key_id": "client-1", "sign_body": True},
     ),
+    "kong": (
+        {"scheme": "kong", "signed_headers": [*COVERED, "digest"], "validate_request_body": True},
+        {"headers": COVERED, "key_id": "client-1", "sign_body": True},
+    ),
     "hmacproxy": ({"scheme": "hmacproxy", "key_id": "client-1", "clock_skew": 300, **PROXY}, PROXY),
 }
 SIGN = {"key_id": "client-1", "secret_key": "my-hmac-secret"}

@@ -62,6 +62,14 @@ def test_body_and_nonce_are_covered_even_where_the_list_has_them_not() -> None:
     assert sign(outgoing(), nonce=True)["x-nonce"] != found["x-nonce"]
 
 
+def test_kongs_format() -> None:
+    found = sign(outgoing(("x-a", "1")), scheme="kong", headers=["Date", "x-a", "@request-target", "request-line"])
+    string = f"Date: {DATE}\nx-a: 1\n@request-target: get /a%2Fb?x=1\nGET /a%2Fb?x=1 HTTP/1.1"
+    listed = 'headers="Date x-a @request-target request-line"'
+    text = f'hmac username="key-1", algorithm="hmac-sha256", {listed}, signature="{mac64(string)}"'
+    assert found == {"date": DATE, "authorization": text}
+
+
 @pytest.mark.parametrize("case", [case for case in vectors("hmacproxy/published.json") if not case["signed"]])
 def test_hmacproxys_vectors(case: dict[str, Any]) -> None:
     digest = case["signature"].partition(" ")[0]
