@@ -23,7 +23,7 @@ from ..core.macs import encode_base64, mac
 from ..core.message import Message, split_target
 from ..core.paths import signed_form
 from ..core.reasons import Reason
-from .base import AUTHORIZATION, Claim, Cover, too_much
+from .base import AUTHORIZATION, FEW, Claim, Cover, too_much
 
 name: Final = "apisix"
 carriers: Final = frozenset({AUTHORIZATION})
@@ -66,8 +66,7 @@ def parse(message: Message) -> Claim | Failure | None:
             return Failure(Reason.DUPLICATE_HEADER, facts={"header": "authorization"})
         key_id, algorithm, listed, signature = [found.get(name, "") for name in _NAMES]
     headers = tuple(listed.split(" ")) if listed else ()
-    problem = too_much(message, headers, _TARGETS)
-    if problem:
+    if len(headers) > FEW and (problem := too_much(message, headers, _TARGETS)):
         return Failure(Reason.MALFORMED_AUTHORIZATION, problem)
     return Claim(key_id, algorithm, headers, signature)
 

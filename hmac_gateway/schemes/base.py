@@ -32,17 +32,15 @@ class Claim(NamedTuple):
 #: As many listed components as APISIX can see headers; more would let a short request buy an endless signing string.
 _MOST: Final = 100
 #: So many are read without a look at their size; beyond, their values together must fit into what a head may hold.
-_FEW: Final = 8
+FEW: Final = 8
 _MOST_TEXT: Final = 64 * 1024
 
 
 def too_much(message: Message, items: Sequence[str], targets: Collection[str]) -> str:
-    """Why a list of components is refused, or "": a short request must not buy an endless signing string.
+    """Why a list of more than FEW components is refused, or "": a short request must not buy an endless signing string.
 
     `targets` are the components that stand for the request target.
     """
-    if len(items) <= _FEW:
-        return ""
     if len(items) > _MOST:
         return f"more than {_MOST} components are listed"
     size = 0

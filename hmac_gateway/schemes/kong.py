@@ -23,7 +23,7 @@ from ..core.identity import Carrier, Failure
 from ..core.macs import encode_base64, mac
 from ..core.message import Message, split_target
 from ..core.reasons import Reason
-from .base import AUTHORIZATION, Claim, Cover, too_much
+from .base import AUTHORIZATION, FEW, Claim, Cover, too_much
 
 #: Where credentials may stand, in the order they are looked at; what the first says is not mixed with the second.
 CARRIERS: Final = (Carrier("header", "proxy-authorization"), AUTHORIZATION)
@@ -63,8 +63,7 @@ class Kong:
             if found is not None:
                 username, algorithm, listed, signature = found.groups()
                 headers = tuple(listed.split(" "))
-                problem = too_much(message, headers, self.components)
-                if problem:
+                if len(headers) > FEW and (problem := too_much(message, headers, self.components)):
                     return Failure(Reason.MALFORMED_AUTHORIZATION, problem)
                 return Claim(username, self.algorithm or algorithm, headers, signature, carrier)
             if _TWICE.search(text):
@@ -81,33 +80,35 @@ class Kong:
         """
         names: list[str] = []
         lines: list[str | None] = []
+        components, duplicated = self.components, message.duplicated
         for item in claim.headers:
             name = item.lower()
             value = message.get(name)
-            if value is None and "_" in name:
+            if value is None:
+                if item in components:
+                    names.append(item)
+                    lines.append(self._line(message, item, target_of(message)))
+                    continue
                 name = name.replace("_", "-")
                 value = message.get(name)
-            if value is not None:
-                if name not in message.duplicated and name not in self.components:
-                    names.append(name)
-                lines.append(f"{item}: {value}")
-            elif item in self.components:
-                names.append(item)
-                lines.append(self._line(message, item, target_of(message)))
-            else:
-                lines.append(f"{item}:")
+                if value is None:
+                    lines.append(f"{item}:")
+                    continue
+            if name not in duplicated and name not in components:
+                names.append(name)
+            lines.append(f"{item}: {value}")
         return Cover(frozenset(names), tuple(lines))
 
     def signing_strings(self, message: Message, claim: Claim, cover: Cover) -> Iterator[tuple[str, bytes]]:
         """The string over the raw target; then with a bare `?` at its end, which some servers drop on the way here."""
-        lines = [line or "" for line in cover.lines]
-        yield "raw", "\n".join(lines).encode("latin-1")
+        lines = list(cover.lines)
+        yield "raw", _string(lines)
         target = target_of(message)
         if "?" not in target and cover.names & self.components:
             for place, item in enumerate(claim.headers):
                 if item in self.components and item in cover.names:
                     lines[place] = self._line(message, item, target + "?")
-            yield "with a bare ?", "\n".join(lines).encode("latin-1")
+            yield "with a bare ?", _string(lines)
 
     def sign(
         self,
@@ -131,6 +132,10 @@ class Kong:
             return f"{REQUEST_TARGET}: {message.method.lower()} {target}"
         version = message.http_version
         return f"{message.method} {target} HTTP/{version if '.' in version else version + '.0'}"
+
+
+def _string(lines: Sequence[str | None]) -> bytes:
+    return "\n".join(lines).encode("latin-1")  # type: ignore[arg-type]  # no line is left open here
 
 
 def target_of(message: Message) -> str:
