@@ -29,7 +29,8 @@ from .models import Rejection
 from .plugins import hmac_auth, multi_auth
 from .routing import Route, host_of
 from .routing_kong import Path
-from .schemes.explain import explain, surely_empty
+from .schemes.explain import explain
+from .schemes.mistakes_bodies import surely_empty
 from .site_settings import policy
 from .snapshot import Snapshot
 

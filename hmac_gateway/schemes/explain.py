@@ -7,29 +7,23 @@ only.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
-from email.utils import formatdate, parsedate_to_datetime
-from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from ..core.credential import Credential, Lookup
-from ..core.dates import parse_http_date
 from ..core.identity import BodyRule, Failure, MacRule, Verified
-from ..core.macs import DIGESTS, decode_base64
 from ..core.message import Message
 from ..core.reasons import Reason
 from ..core.trace import Step, Trace
-from . import mistakes_hmacproxy
+from . import mistakes_apisix, mistakes_hmacproxy, mistakes_kong
 from .base import Claim, Scheme
 from .hmacproxy import HmacProxy
+from .kong import Kong
 from .mistakes import Fixed, Maker, readings, search
-from .mistakes_apisix import PSEUDO, Apisix
-from .verify import DATE_HEADERS, Policy, check_head
+from .mistakes_bodies import SHOWN, judge, judge_whole, surely_empty
+from .mistakes_dates import dates
+from .verify import Policy, check_head
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,17 +100,17 @@ def explain(
         if body is None and surely_empty(message):
             body = b""
         unseen = body is None
-        if body is not None and len(body) <= _SHOWN:
+        if body is not None and len(body) <= SHOWN:
             trace.strings = [("with the body" if body else form, string + body) for form, string in trace.strings]
     parting = _parting(trace.strings, client_string)
     try:
         if isinstance(rule, MacRule) and isinstance(scheme, HmacProxy):
             if body is None:
                 hints.append("the signature covers the body too, which is not known here: only the head was checked")
-            elif (found := _judge_whole(rule, message, scheme, body, trace, hints)) is not None:
+            elif (found := judge_whole(rule, message, scheme, body, trace, hints)) is not None:
                 reason, verdict = str(found), "refused"
         elif isinstance(result, Verified) and isinstance(result.body, BodyRule) and body is not None:
-            found = _judge(result.body, result.credential, body, now, trace, hints)
+            found = judge(result.body, result.credential, body, now, trace, hints)
             if found is not None:
                 reason, verdict = str(found), "refused"
         elif not isinstance(result, Verified):
@@ -135,11 +129,6 @@ def explain(
         parting,
         unseen,
     )
-
-
-def surely_empty(message: Message) -> bool:
-    """Whether a message's head says that it has no body; HTTP/2 need not announce one."""
-    return not message.may_have_body and (message.http_version[0] == "1" or message.content_length is not None)
 
 
 def _strings(message: Message, scheme: Scheme) -> list[tuple[str, bytes]]:
@@ -206,92 +195,7 @@ def _excerpt(data: bytes, offset: int) -> str:
     return f"`{visible(piece)}{'…' if len(data) > offset + 24 else ''}`".replace("\n", "")
 
 
-# --- bodies ---
-
-#: Bytes of a body that are shown with the string they belong to.
-_SHOWN: Final = 4096
-
-
-def _judge_whole(
-    rule: MacRule, message: Message, scheme: HmacProxy, body: bytes, trace: Trace, hints: list[str]
-) -> Reason | None:
-    digest = rule.start()
-    digest.feed(body)
-    reason = rule.verdict(digest)
-    note = f"over the head and {len(body)} bytes of body"
-    trace.step("signature", reason is None, "the MAC of the signing string", rule.promised, note)
-    if reason is not Reason.SIGNATURE_MISMATCH:
-        return reason
-    name, _, text = rule.promised.partition(" ")
-    received = dict(reversed(list(readings(text))))
-    secrets = [secret.reveal() for _, secret in rule.keys]
-    claim = Claim(scheme.key_ids[0], name, scheme.headers, text)
-    found = search(mistakes_hmacproxy.Parts(message, scheme, body), secrets, claim, received, 2) if received else None
-    if found:
-        hints += found
-    elif found is not None:
-        hints.append("the MAC is right, but not its text: it is compared with its padding, letter by letter")
-    elif not received:
-        hints.append("the signature is neither base64 nor hex")
-    else:
-        hints.append(
-            "none of the usual mistakes gives this signature: compare secret, list of headers and their order on both "
-            "sides, and whether something between them changes a header"
-        )
-    return reason
-
-
-def _judge(
-    rule: BodyRule, credential: Credential, body: bytes, now: float, trace: Trace, hints: list[str]
-) -> Reason | None:
-    digest = rule.start()
-    digest.feed(body)
-    reason = rule.verdict(digest)
-    note = f"{len(body)} bytes"
-    (ours,) = digest.base64()
-    trace.step("body", reason is None, f"{rule.algorithm}={ours}", f"{rule.algorithm}={rule.promised}", note)
-    if reason is not Reason.DIGEST_MISMATCH or rule.promised is None:
-        return reason
-    name = DIGESTS[rule.algorithm]
-    plain = hashlib.new(name, body).digest()
-    promised, received = rule.promised, decode_base64(rule.promised)
-    if promised.lower() == plain.hex() or (received is not None and received.lower() == plain.hex().encode()):
-        hints.append("Digest is written in hex; it must be the base64 of the hash's bytes")
-    elif received == plain:
-        hints.append("Digest lacks its padding; it is compared as text")
-    elif any(
-        received == hmac.digest(secret.reveal(), body, name)
-        or promised == hmac.digest(secret.reveal(), body, name).hex()
-        for secret in credential.open_secrets(now)
-    ):
-        hints.append(f"Digest is an HMAC of the body; it must be the plain {rule.algorithm} without a key")
-    elif received == hashlib.new(name, b"").digest():
-        hints.append("Digest is that of an empty body, but a body came")
-    else:
-        for what, changed in (
-            ("with a final newline", body + b"\n"),
-            ("without its final newline", body.removesuffix(b"\n").removesuffix(b"\r")),
-            ("with CRLF line ends", body.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")),
-            ("with LF line ends", body.replace(b"\r\n", b"\n")),
-            ("without surrounding blanks", body.strip()),
-        ):
-            if changed != body and received == hashlib.new(name, changed).digest():
-                hints.append(f"Digest is that of the body {what}; it must be that of the bytes sent")
-                break
-        else:
-            hints.append("Digest is not that of the bytes sent: hash the body after it was serialised, and only once")
-    return reason
-
-
 # --- mistakes that can be read off the request ---
-
-_RIGHT_NAMES: Final = {
-    "keyId": {"keyid", "key", "keyname", "username", "user", "accesskey", "kid", "id"},
-    "algorithm": {"algorithm", "alg", "algo"},
-    "headers": {"headers", "header", "signedheaders"},
-    "signature": {"signature", "sig", "sign", "hmac"},
-}
-_ASSIGNED: Final = re.compile(r"(?<![A-Za-z0-9_\-])([A-Za-z][A-Za-z0-9_\-]{0,30}) ?=")
 
 
 def _explain_failure(
@@ -304,84 +208,39 @@ def _explain_failure(
     trace: Trace,
     client_string: bytes | None,
 ) -> Iterator[str]:
-    text = message.get("authorization")
+    reason = Reason.MISSING if result is None else result.reason
     if isinstance(scheme, HmacProxy):
-        yield from mistakes_hmacproxy.read_off(message, scheme, Reason.MISSING if result is None else result.reason)
+        yield from mistakes_hmacproxy.read_off(message, scheme, reason)
         if result is not None and policy.require_date:
-            yield from _dates(message, policy, result, now)
+            yield from dates(message, policy, result, now)
         return
-    if result is None or text is None:
-        yield from _nothing_sent(message)
+    if isinstance(scheme, Kong):
+        yield from mistakes_kong.read_off(message, reason)
+    else:
+        yield from mistakes_apisix.read_off(message, reason)
+    if result is None:
         return
-    if scheme.name == "apisix":
-        if result.reason is Reason.WRONG_SCHEME:
-            yield _other_scheme(text)
-            return
-        if result.reason is Reason.MALFORMED_AUTHORIZATION and not text.startswith(("Signature ", "Signature\t")):
-            yield "a blank must follow the word Signature"
-            return
-        yield from _grammar(text)
     claim = scheme.parse(message)
     if not isinstance(claim, Claim):
+        if policy.clock_first:
+            yield from dates(message, policy, result, now)
         return
     if result.reason is Reason.ALGORITHM_NOT_ALLOWED:
         yield _algorithm(claim.algorithm, policy)
     if result.reason is Reason.UNKNOWN_KEY:
         yield from _similar_keys(claim.key_id, lookup)
-    yield from _dates(message, policy, result, now)
-    yield from _listed(message, claim)
+    yield from dates(message, policy, result, now)
+    if isinstance(scheme, Kong):
+        yield from mistakes_kong.listed(message, claim, scheme)
+    else:
+        yield from mistakes_apisix.listed(message, claim)
+    if result.reason is Reason.DIGEST_NOT_SIGNED:
+        yield "a Digest that is not signed can be replaced with the body: add digest to headers= and its line"
     if result.reason is Reason.DIGEST_MALFORMED:
         yield "Digest must read SHA-256= or SHA-512= in capitals, then the base64 of the hash"
     credential = lookup(claim.key_id)
     if credential is not None and claim.signature:
         yield from _signature(message, scheme, claim, credential, now, result, trace, client_string)
-
-
-def _nothing_sent(message: Message) -> Iterator[str]:
-    if message.get("x-hmac-signature") is not None or message.get("x-hmac-access-key") is not None:
-        yield "X-HMAC-… headers are the format of APISIX before 3.11; send Authorization: Signature keyId=… instead"
-    elif message.get("proxy-authorization") is not None:
-        yield "the credentials are in Proxy-Authorization; they belong into Authorization"
-    else:
-        yield "the request has no Authorization header; a proxy or a redirect may have taken it away"
-
-
-def _other_scheme(text: str) -> str:
-    word = text.partition(" ")[0]
-    if word.lower() == "hmac":
-        return "this is Kong's format (hmac username=…); here it is Signature keyId=…, and the signing string differs"
-    if word.startswith("hmac-auth-v1"):
-        return "this is the format of APISIX before 3.11; here it is Signature keyId=…, and the signing string differs"
-    if word.lower() == "signature" or text.lower().startswith("signature"):
-        return "the word Signature is compared with its case"
-    if word.lower() in ("basic", "bearer", "digest", "aws4-hmac-sha256", "negotiate"):
-        return f"{word} credentials are not what this route asks for: Signature keyId=…"
-    return "Authorization must begin with the word Signature and a blank"
-
-
-def _grammar(text: str) -> Iterator[str]:
-    rest = text.removeprefix("Signature")
-    if "='" in rest:
-        yield "values stand in double quotes, not in single ones"
-    if "\xe2\x80\x9c" in rest or "\xe2\x80\x9d" in rest:
-        yield 'values stand in plain double quotes ("), not in typographic ones'
-    if re.search(r'(?:[A-Za-z0-9] +=|= +["\'])', rest):
-        yield "no blank may stand around ="
-    if re.search(r"(?:keyId|algorithm|headers|signature)=[^\"' ]", rest):
-        yield "values stand in double quotes"
-    if re.search(r'" *;|"[ \t]+[A-Za-z]+="', rest):
-        yield "fields are separated by commas"
-    listed = re.search(r'headers="([^"]*)"', rest)
-    if listed is not None and "," in listed[1]:
-        yield "the names in headers= are separated by blanks; a comma ends the field, even inside quotes"
-    if listed is not None and ";" in listed[1]:
-        yield "the names in headers= are separated by blanks, not by semicolons"
-    used = {match[1] for match in _ASSIGNED.finditer(rest)}
-    for right, others in _RIGHT_NAMES.items():
-        if right not in used:
-            for name in sorted(used):
-                if name.lower().replace("_", "").replace("-", "") in others:
-                    yield f"the field is called {right} (with this case), not {name}"
 
 
 def _algorithm(given: str, policy: Policy) -> str:
@@ -407,74 +266,6 @@ def _similar_keys(key_id: str, lookup: Lookup) -> Iterator[str]:
             yield f"nobody has this key id, but there is one {what}: {other}"
             return
     yield "nobody has this key id: look for a typing error, a deleted credential, or another environment's key"
-
-
-def _dates(message: Message, policy: Policy, failure: Failure, now: float) -> Iterator[str]:
-    if failure.reason is Reason.DATE_NOT_SIGNED:
-        yield "a date that is not signed can be replaced: add date to headers= and its line to the string"
-    if failure.reason is Reason.DATE_MISSING:
-        if message.get("x-date") is not None:
-            yield "X-Date counts only when x-date is in headers="
-        else:
-            yield "send a Date header; where it cannot be set (browsers), send X-Date and sign x-date"
-    for name in DATE_HEADERS:
-        value = message.get(name)
-        if value is None:
-            continue
-        then = parse_http_date(value)
-        if then is None:
-            yield from _date_form(name, value)
-        elif failure.reason is Reason.CLOCK_SKEW:
-            off = then - int(now)
-            hours = round(off / 1800) / 2
-            if hours and abs(hours) <= 14 and abs(off - hours * 3600) <= policy.clock_skew:
-                yield f"{name} is off by about {hours:+g} h: it may be a local time that was called GMT"
-            elif abs(off) > policy.clock_skew:
-                yield f"the server's clock says {formatdate(int(now), usegmt=True)}; compare the client's"
-
-
-def _date_form(name: str, value: str) -> Iterator[str]:
-    when, what = _moment(value)
-    right = f"; write {formatdate(when, usegmt=True)}" if when is not None else ""
-    yield f"{name} is {what}{right}"
-
-
-def _moment(value: str) -> tuple[int | None, str]:
-    """(Unix seconds, what form it is) of a date that HTTP does not know."""
-    try:
-        if re.fullmatch(r"[0-9]{1,11}(\.[0-9]{1,9})?", value, re.A):
-            return int(float(value)), "in Unix seconds, not an HTTP date"
-        if re.fullmatch(r"[0-9]{12,14}", value, re.A):
-            return int(value) // 1000, "in milliseconds, not an HTTP date"
-        if re.match(r"[0-9]{4}-?[0-9]{2}-?[0-9]{2}", value, re.A):
-            found = datetime.fromisoformat(value)
-            known = found.tzinfo is not None
-            return int(found.timestamp()) if known else None, "in ISO 8601, not an HTTP date"
-    except (ValueError, OverflowError, OSError):
-        return None, "not an HTTP date (Sun, 06 Nov 1994 08:49:37 GMT)"
-    try:
-        found = parsedate_to_datetime(value)
-        if found.tzinfo is not None and found.utcoffset():
-            return int(found.timestamp()), "in another zone than GMT"
-        if found.tzinfo is not None:
-            return int(found.timestamp()), "not exactly in HTTP's form"
-    except (ValueError, TypeError, IndexError, OverflowError, OSError):
-        pass
-    return None, "not an HTTP date (Sun, 06 Nov 1994 08:49:37 GMT)"
-
-
-def _listed(message: Message, claim: Claim) -> Iterator[str]:
-    present = {name for name, _ in message.headers}
-    for item in claim.headers:
-        name = item.lower()
-        if item in PSEUDO and name not in present:
-            yield f"{item} is not known here; the request line is listed as @request-target"
-        elif name == "@request-target" and item != name:
-            yield "@request-target is written in lower case"
-        elif item in ("(created)", "(expires)"):
-            yield f"{item} is not known here; sign date"
-        elif item and item != "@request-target" and not {name, name.replace("_", "-")} & present:
-            yield f"headers= lists {item}, but the request has no such header; the server leaves its line out"
 
 
 # --- mistakes that only a computed MAC can show ---
@@ -505,11 +296,10 @@ def _signature(
                 yield "the signature is right for the client's string: the string is what differs"
             return
     maker: Maker
-    if scheme.name == "apisix":
-        maker = Apisix(message, claim)
+    if isinstance(scheme, Kong):
+        maker = mistakes_kong.KongLines(message, claim, scheme)
     else:
-        strings = trace.strings or list(scheme.signing_strings(message, claim, scheme.cover(message, claim)))
-        maker = Fixed(strings[0][1])
+        maker = mistakes_apisix.Apisix(message, claim)
     found = search(maker, secrets, claim, received, 3)
     if found:
         yield from found
