@@ -417,6 +417,12 @@ def test_a_client_cannot_choose_its_address(balanced: Balanced) -> None:
     assert "10.9.9.9" not in str(got) and got["X-Forwarded-Proto"] == "http" and answer.get("x-request-id") != "mine"
 
 
+def test_clients_do_not_reach_the_auth_endpoint(balanced: Balanced) -> None:
+    told_so = {"X-Original-URI": "/orders", **signed("GET", "/orders", listed=COVERED, headers={"host": "s.test"})}
+    for target in ("/.hmac-gateway/auth", "/.hmac%2Dgateway/auth", "//.hmac-gateway//auth", "/x/../.hmac-gateway/auth"):
+        assert balanced.ask("GET", target, dict(told_so)).status == 404, target
+
+
 def test_one_gateway_may_be_away(balanced: Balanced) -> None:
     balanced.second.stop()
     for _ in range(4):
