@@ -22,6 +22,7 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from .. import crypto
+from . import kong_absent as absent
 from . import kong_info as info
 from . import kong_legacy as legacy
 from . import kong_lookup as lookup
@@ -148,6 +149,8 @@ def handlers(parts: Sequence[str]) -> Handlers:
             return info.schema_handlers(names)
         case ["apis", *names]:
             return legacy.handlers(names)
+        case [*known] if (nothing := absent.handlers(known)) is not None:
+            return nothing
         case ["upstreams", key, *names] if names and (special := info.upstream_handlers(key, names)) is not None:
             return special
         case [name] if name in BY_PATH:

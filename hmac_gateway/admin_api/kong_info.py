@@ -19,6 +19,7 @@ from ..entities import one_version
 from ..models import MinuteCounter
 from . import audit
 from . import kong_lookup as lookup
+from .kong_absent import ABSENT
 from .kong_entities import BY_PATH, ENTITIES, below
 from .kong_entity import Doc, Entity, examine
 from .kong_errors import not_found, plain, schema_violation
@@ -78,6 +79,8 @@ def endpoints(ask: Ask) -> tuple[int, Any]:
     found |= {"/schemas/{name}", "/schemas/{db_entity_name}/validate", "/schemas/plugins/{name}"}
     found |= {"/schemas/plugins/validate", "/upstreams/{upstreams}/health"}
     found |= {f"/upstreams/{{upstreams}}/targets/{{targets}}/{mark}" for mark in ("healthy", "unhealthy")}
+    found |= {"/apis", "/apis/{apis}", "/apis/{apis}/plugins", "/apis/{apis}/plugins/{plugins}"}
+    found |= {f"/{name}" for name in ABSENT} | {f"/{name}/{{{name}}}" for name in ABSENT}
     for path, entity in BY_PATH.items():
         one = f"/{path}/{{{entity.name}}}"
         found |= {f"/{path}", one}

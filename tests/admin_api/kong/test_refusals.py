@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from hmac_gateway.models import AdminKey, AuditEvent
+
 from .support import Kong
 
 ID = "5f9d1c9e-1111-4222-8333-444455556666"
@@ -167,6 +169,35 @@ def test_references_and_doubles(kong: Kong) -> None:
 def test_arguments_of_lists(kong: Kong, query: str, code: int, message: str) -> None:
     refused = kong.get(f"consumers?{query}")
     assert (refused.status_code, refused.json()["code"], refused.json()["message"]) == (400, code, message)
+
+
+def test_what_there_is_not_has_empty_lists(kong: Kong) -> None:
+    for name in ("certificates", "snis", "ca_certificates", "vaults", "keys", "key-sets"):
+        assert kong.get(name).json() == {"data": [], "next": None}
+        assert kong.get(f"{name}/{ID}").status_code == kong.patch(f"{name}/{ID}", {}).status_code == 404
+        refused = kong.post(name, {"cert": "x"})
+        assert (refused.status_code, refused.json()["code"]) == (405, 12)
+        assert refused.json()["message"].startswith(f"cannot create '{name}' entities")
+        assert kong.delete(f"{name}/{ID}").status_code == 204
+
+
+def test_keys_and_what_they_may(kong: Kong) -> None:
+    _, viewer = AdminKey.create_key("looker", AdminKey.Role.VIEWER)
+    kong.made("consumers", {"username": "bob"})
+    reader = Kong(viewer)
+    assert reader.get("consumers/bob").status_code == 200
+    for method, path in [("POST", "consumers"), ("PUT", "consumers/bob"), ("DELETE", "consumers/bob"), ("PATCH", "x")]:
+        refused = reader.call(method, path, {"username": "x"})
+        expected = {"message": "looker, you do not have permissions to change this resource"}
+        assert (refused.status_code, refused.json()) == (403, expected)
+    row, admin = AdminKey.create_key("writer")
+    assert Kong(admin).delete("consumers/bob").status_code == 204
+    assert AuditEvent._default_manager.latest("id").changes["key"] == str(row.pk)
+    for key in (None, "", "guessed"):
+        refused = Kong(key).get("consumers")
+        assert (refused.status_code, refused.json()) == (401, {"message": "Invalid RBAC credentials"})
+        assert refused["WWW-Authenticate"].startswith("Basic ")
+    assert Kong(None).get(f"consumers?api_key={viewer}").status_code == 200
 
 
 def test_methods_addresses_and_types(kong: Kong) -> None:
