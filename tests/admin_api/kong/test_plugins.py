@@ -53,6 +53,8 @@ def test_a_plugin_shows_every_field_with_its_default(kong: Kong) -> None:
     # Null is the default: an absent clock skew could not be judged by.
     changed = kong.patch("plugins/hmac-authentication", {"config": {"clock_skew": None, "algorithms": None}}).json()
     assert {changed["config"][name] == HMAC[name] for name in ("clock_skew", "algorithms")} == {True}
+    # What was not sent stays, inside of records too.
+    assert (changed["config"]["enforce_headers"], changed["config"]["hide_credentials"]) == (["date"], True)
     events = AuditEvent._default_manager.filter(action="changed")
     assert {event.changes["fields"][0] for event in events} == {"config"}
 
