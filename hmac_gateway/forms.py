@@ -108,6 +108,19 @@ class JsonField(forms.JSONField):
         cleaned = super().clean(value.strip() if isinstance(value, str) else value)
         return self.empty() if cleaned is None else cleaned
 
+    def to_python(self, value: Any) -> Any:
+        try:
+            return super().to_python(value)
+        except ValidationError as error:
+            if error.code != "invalid":
+                raise
+            try:
+                json.loads(value)
+            except json.JSONDecodeError as fault:
+                where = f"line {fault.lineno}, column {fault.colno}"
+                raise ValidationError(f"not valid JSON: {fault.msg} ({where}).", "invalid") from None
+            raise
+
     def has_changed(self, initial: Any, data: Any) -> bool:
         return super().has_changed(initial, (data or "").strip() or json.dumps(self.empty()))
 
@@ -139,9 +152,17 @@ class EntityForm(BaseModelForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         key = self.instance._meta.pk.name
-        if key in self.fields and not self.instance._state.adding:
-            # A changed key would make a second object.
-            self.fields[key].disabled = True
+        self._fixed = key if key in self.fields and not self.instance._state.adding else ""
+        if self._fixed:
+            # Not disabled: browsers leave such fields out, and Django finds an inline's row by the key that comes back.
+            self.fields[key].widget.attrs["readonly"] = True
+
+    def clean(self) -> dict[str, Any]:
+        """Whatever came: a changed key would make a second object."""
+        cleaned = super().clean() or self.cleaned_data
+        if self._fixed:
+            cleaned[self._fixed] = self.instance.pk
+        return cleaned
 
     def add_error(self, field: str | None, error: Any) -> None:
         """Add `error`; what belongs to a field that this form does not show goes on top of the form."""

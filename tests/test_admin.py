@@ -146,7 +146,11 @@ def test_route_within_its_service(console: Client) -> None:
         ({"paths": ""}, "paths", "at least one path"),
         ({"hosts": "https://x"}, "hosts", "a host name"),
         ({"methods": "FETCH"}, "methods", "one of GET, POST"),
-        ({"headers": "{"}, "headers", "Enter a valid JSON"),
+        (
+            {"headers": "{"},
+            "headers",
+            "not valid JSON: Expecting property name enclosed in double quotes (line 1, column 2)",
+        ),
         ({"vars": '[["a", "=", "b"]]'}, "vars", "one of"),
         ({"remote_addrs": "10.0.0.0/99"}, "remote_addrs", "an IP address or a network"),
         ({"timeout_read": "0"}, "timeout_read", "greater than 0"),

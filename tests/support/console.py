@@ -27,7 +27,8 @@ class _Form(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = {name: value or "" for name, value in attrs}
-        name = given.get("name", "")
+        # A browser leaves out what is disabled.
+        name = "" if "disabled" in given else given.get("name", "")
         if tag == "form":
             self._in_form = given.get("method", "").lower() == "post" and given.get("id") != "logout-form"
         elif not self._in_form:
@@ -39,7 +40,7 @@ class _Form(HTMLParser):
                     self.fields[name] = given.get("value", "on")
             elif kind not in ("submit", "file"):
                 self.fields[name] = given.get("value", "")
-        elif tag == "textarea":
+        elif tag == "textarea" and name:
             self._area = name
             self.fields[name] = ""
         elif tag == "select":

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.support.console import Console
+from tests.support.browser import Browser
 from tests.support.echo import EchoUpstream
 from tests.support.served import Served, request
 from tests.support.services import missing
@@ -91,23 +91,30 @@ def served() -> Iterator[Served]:
 
 
 @pytest.fixture(scope="module")
-def console(served: Served) -> Iterator[Console]:
-    with Console(served) as console:
-        yield console
+def browser(served: Served) -> Iterator[Browser]:
+    with Browser(served) as browser:
+        yield browser
+    assert not browser.faults
+
+
+PLACES = ["services/httpbin", "routes/get-ip"]
 
 
 @contextmanager
-def enabled(served: Served, console: Console, place: str, plugin: str, config: str) -> Iterator[None]:
-    """The plugin, enabled on a page of the console with what the guide has typed there, and taken away again."""
-    page = f"/admin/hmac_proxy/{place}/change/"
-    fields = {"name": plugin, "config": config, "dialect": "apisix", "enabled": "on"}
-    typed: dict[str, str | None] = {f"plugins-0-{field}": value for field, value in fields.items()}
-    console.submit(page, {"plugins-TOTAL_FORMS": "1", **typed})
+def enabled(served: Served, browser: Browser, place: str, plugin: str, config: str) -> Iterator[None]:
+    """The plugin, enabled in the console with what the guide has typed there, and taken away again."""
+    route = place.partition("routes/")[2]
+    # The guide's way: to the published service, and on to one of its routes.
+    browser.open("Services", "jwt-auth-api" if route == "jwt-auth-api" else "httpbin")
+    if route:
+        browser.to_row("routes", route)
+    browser.enable_plugin(plugin, config)
+    assert "was changed successfully" in " ".join(browser.said)
     served.settle()
     try:
         yield
     finally:
-        console.submit(page, {"plugins-0-DELETE": "on"})
+        assert served.admin("PATCH", f"/{place}/plugins", {}).status == 200
         served.settle()
 
 
@@ -128,10 +135,10 @@ def test_the_guide_has_the_pieces_we_run() -> None:
     assert [step.status for step in steps(section("Basic"))] == ["HTTP/1.1 401 Unauthorized"] * 2 + ["HTTP/1.1 200 OK"]
 
 
-@pytest.mark.parametrize("place", ["service/httpbin", "route/get-ip"])
+@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("name", ["Key", "Basic"])
-def test_key_and_basic_authentication(served: Served, console: Console, name: str, place: str) -> None:
-    with enabled(served, console, place, METHODS[name], "{\r\n    }"):
+def test_key_and_basic_authentication(served: Served, browser: Browser, name: str, place: str) -> None:
+    with enabled(served, browser, place, METHODS[name], "{\n    }"):
         for command, status, body in steps(section(name)):
             line, answered = printed(command)
             assert line == status, command
@@ -139,14 +146,14 @@ def test_key_and_basic_authentication(served: Served, console: Console, name: st
     assert printed('curl -i "http://127.0.0.1:9080/ip"')[0] == "HTTP/1.1 200 OK"
 
 
-@pytest.mark.parametrize("place", ["service/httpbin", "route/get-ip"])
-def test_jwt_authentication(served: Served, console: Console, place: str) -> None:
+@pytest.mark.parametrize("place", PLACES)
+def test_jwt_authentication(served: Served, browser: Browser, place: str) -> None:
     text = section("JWT")
     [sign] = re.findall(r"^jwt_token=\$\(.*$", text, re.M)
     without, with_token = steps(text)
     with (
-        enabled(served, console, "route/jwt-auth-api", "public-api", "{\r\n    }"),
-        enabled(served, console, place, "jwt-auth", "{\r\n    }"),
+        enabled(served, browser, "routes/jwt-auth-api", "public-api", "{\n    }"),
+        enabled(served, browser, place, "jwt-auth", "{\n    }"),
     ):
         line, answered = printed(without.command)
         assert (line, answered) == (without.status, without.body + "\n")
@@ -158,13 +165,13 @@ def test_jwt_authentication(served: Served, console: Console, place: str) -> Non
         assert last == expired == '{"message":"failed to verify jwt"}'
 
 
-@pytest.mark.parametrize("place", ["service/httpbin", "route/get-ip"])
-def test_hmac_authentication(served: Served, console: Console, place: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", PLACES)
+def test_hmac_authentication(served: Served, browser: Browser, place: str, tmp_path: Path) -> None:
     text = section("HMAC")
     path = tmp_path / "hmac-sig-header-gen.py"
     path.write_text(script(text, "hmac-sig-header-gen.py", "Run the Script:"))
     without, with_headers = steps(text)
-    with enabled(served, console, place, "hmac-auth", "{\r\n    }"):
+    with enabled(served, browser, place, "hmac-auth", "{\n    }"):
         assert printed(without.command) == (without.status, without.body + "\n")
         done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=30, check=True)
         headers = ast.literal_eval(done.stdout)
@@ -176,3 +183,13 @@ def test_hmac_authentication(served: Served, console: Console, place: str, tmp_p
         assert got["X-Forwarded-Host"] == "127.0.0.1" and got["Authorization"] == headers["Authorization"]
         # The headers that the page shows are of 2024, and another consumer's.
         assert run_curl(with_headers.command) == '{"message":"client request can\'t be validated"}\n'
+
+
+def test_the_note_about_several_plugins_and_a_slip_of_the_pen(served: Served, browser: Browser) -> None:
+    with enabled(served, browser, "services/httpbin", "key-auth", "{}"):
+        browser.open("Services", "httpbin")
+        browser.enable_plugin("basic-auth", '{"realm": "staff",')
+        assert any("not valid JSON" in text for text in browser.said), browser.said
+        browser.open("Services", "httpbin")
+        browser.enable_plugin("basic-auth", '{"realm": "staff"}')
+        assert any("callers must pass all of them" in text for text in browser.said), browser.said
