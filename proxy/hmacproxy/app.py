@@ -47,6 +47,8 @@ _SERVER: Final = (b"server", b"hmac-gateway")
 _TIMEOUTS: Final = Timeouts(10.0, 60.0, 300.0)
 #: A verdict is for one request. Go's server adds the type, and so does the example in the original's README.
 _ACCEPTED: Final = Answer(202, b"", [("content-type", "text/plain; charset=utf-8"), ("cache-control", "no-store")])
+#: What other proxies tell of the request that they were asked.
+_ORIGINAL: Final = frozenset({"x-original-uri", "x-original-method"})
 _ABSOLUTE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 #: What is found where nothing asks for more.
 _KEY: Final = "hmacproxy"
@@ -90,15 +92,11 @@ class App(Gateway):
         if options.auth and self._upstream is None and self._files is None:
             told = self._original(message)
         exchange.message, exchange.path = told, told.path
-        if told is not message and message.method == "GET" and message.may_have_body:
-            # nginx asks by GET, with the headers of the request it is asked for and without its body.
-            await self._refuse(exchange, Rejected(Reason.BODY_UNSEEN, dialect=HMACPROXY), send)
+        fault = self._fault(message, told)
+        if fault is not None:
+            await self._refuse(exchange, Rejected(fault, dialect=HMACPROXY), send)
             return
         message = told
-        fault = self._fault(message)
-        if fault:
-            await self._refuse(exchange, Rejected(Reason.MALFORMED, dialect=HMACPROXY, detail=fault), send)
-            return
         if not options.auth:
             await self._sign(exchange, send)
             return
@@ -130,13 +128,17 @@ class App(Gateway):
         else:
             await self._give(exchange, _ACCEPTED, send)
 
-    def _fault(self, message: Message) -> str:
-        """What keeps a request from being forwarded at all, for a log; "" for nothing."""
-        if self._upstream is None:
-            return ""
-        if message.method == "CONNECT":
-            return "a tunnel was asked for"
-        return "Host came twice" if "host" in message.duplicated else host_fault(message)
+    def _fault(self, message: Message, told: Message) -> Reason | None:
+        """What keeps a request from being judged, or from being forwarded at all."""
+        if self._upstream is not None:
+            twice = "host" in message.duplicated
+            return Reason.MALFORMED if message.method == "CONNECT" or twice or host_fault(message) else None
+        if told is message:
+            return None
+        if message.duplicated & _ORIGINAL:
+            return Reason.DUPLICATE_HEADER
+        # nginx asks by GET, with the headers of the request it is asked for and without its body.
+        return Reason.BODY_UNSEEN if message.method == "GET" and message.may_have_body else None
 
     def _original(self, message: Message) -> Message:
         """The request that a proxy asks about, where one may: its target and method, everything else as it came.
@@ -178,14 +180,25 @@ class App(Gateway):
 
     async def _sign(self, exchange: Exchange, send: Send) -> None:
         options, message = self._options, exchange.message
-        running = BodyDigest(hmac.new(options.secret.reveal(), self._scheme.head(message), options.digest))
-        with Spool([running], self._spool_memory) as spool:
+        # A length that nobody has told yet is signed as the upstream will see it, once it is known.
+        unknown = message.content_length is None and "content-length" in map(str.lower, options.headers)
+        running = self._mac_over(message)
+        with Spool([] if unknown else [running], self._spool_memory) as spool:
             refused = await self._kept(exchange, spool)
             if refused is not None:
                 await self._refuse(exchange, refused, send)
                 return
+            if unknown:
+                framed = spool.size or message.get("transfer-encoding") is not None
+                running = self._mac_over(_with(message, ("content-length", str(spool.size)) if framed else None))
+                for piece in spool.pieces():
+                    running.feed(piece)
             (signature,) = running.base64()
             await self._pass_on(exchange, spool, f"{options.digest} {signature}", send)
+
+    def _mac_over(self, message: Message) -> BodyDigest:
+        """The MAC over a head, to be fed with the body."""
+        return BodyDigest(hmac.new(self._options.secret.reveal(), self._scheme.head(message), self._options.digest))
 
     # --- forwarding ---
 
@@ -278,12 +291,17 @@ def _whole(message: Message) -> Message:
     """The message with one Cookie header: HTTP/2 may split it (RFC 9113 8.2.3)."""
     if "cookie" not in message.duplicated or message.http_version[0] == "1":
         return message
-    headers = [*(pair for pair in message.headers if pair[0] != "cookie")]
-    headers.append(("cookie", "; ".join(message.get_all("cookie"))))
+    return _with(message, ("cookie", "; ".join(message.get_all("cookie"))))
+
+
+def _with(message: Message, header: tuple[str, str] | None) -> Message:
+    """The message with this one in place of all headers of its name; None: the message."""
+    if header is None:
+        return message
     return Message(
         message.method,
         message.target,
-        headers,
+        [*(pair for pair in message.headers if pair[0] != header[0]), header],
         message.scheme,
         message.authority,
         message.http_version,

@@ -80,6 +80,12 @@ def test_the_original_method(answering: Hmacproxy) -> None:
     assert not accepted(answering.ask("GET", "/auth", [*told, sign("GET\n/a\n")]))
 
 
+def test_what_is_told_twice_is_not_believed(answering: Hmacproxy) -> None:
+    told = [("X-Original-URI", "/a"), ("X-Original-URI", "/b")]
+    for target in ("/a", "/b", "/auth"):
+        assert not accepted(answering.ask("GET", "/auth", [*told, sign(f"GET\n{target}\n")]))
+
+
 def test_a_body_that_is_not_sent_along_is_not_waited_for(answering: Hmacproxy) -> None:
     """nginx asks by GET, with the Content-Length of a POST that it keeps to itself."""
     with answering.client() as client:

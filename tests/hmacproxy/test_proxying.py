@@ -71,6 +71,22 @@ def test_chunked_bodies_come_with_their_length(signing: Hmacproxy, seen: Seen) -
     assert headers[HEADER] == sign("PUT\n\n\n/a\n", b"abcdefgh")[1]
 
 
+def test_a_signed_length_is_the_one_that_is_sent(seen: Seen) -> None:
+    with Hmacproxy("-upstream", f"http://127.0.0.1:{seen.port}", "-headers", "Content-Length") as proxy:
+        for headers, sent, length, body in (
+            ([("Content-Length", "3")], b"abc", "3", b"abc"),
+            ([("Transfer-Encoding", "chunked")], b"3\r\nabc\r\n0\r\n\r\n", "3", b"abc"),
+            ([("Transfer-Encoding", "chunked")], b"0\r\n\r\n", "0", b""),
+            ([], b"", "", b""),
+        ):
+            with proxy.client() as client:
+                client.send(request_bytes("POST", "/a", "h", headers) + sent)
+                assert client.answer().status == 200
+            _, got, content = seen.last()
+            assert (got.get("content-length", ""), content) == (length, body)
+            assert got[HEADER] == sign(f"POST\n{length}\n/a\n", body)[1]
+
+
 def test_a_signature_of_the_clients_is_overwritten(signing: Hmacproxy, seen: Seen) -> None:
     forged = [("x-signature", "sha1 AAAA"), ("X-SIGNATURE", "x"), ("X_Signature", "y")]
     assert signing.ask("GET", "/a", [*forged, ("Connection", "x-signature")]).status == 200
