@@ -90,9 +90,8 @@ class Files:
             return None
         path = os.path.realpath(os.path.join(self._root, clean.lstrip(b"/")))
         below = os.path.relpath(path, self._root)
-        if below.split(b"/")[0] == b"..":
-            return None
         names = [*clean.split(b"/"), *([] if below == b"." else below.split(b"/"))]
+        # Hidden, by its own name or by where it leads; a way out of the root begins with `..`.
         if any(name.startswith(b".") for name in names):
             return None
         try:

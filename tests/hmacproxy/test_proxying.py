@@ -201,6 +201,9 @@ def test_only_what_is_signed_gets_through(guarding: Hmacproxy, seen: Seen) -> No
     line, headers, body = seen.last()
     assert (line, body, headers["host"]) == ("POST /a?b=c HTTP/1.1", b"body", "proxy.test")
     assert headers["x-signature"] == right[1][1]
+    # Another verifier behind it needs what was signed, whatever Connection says.
+    assert guarding.ask("POST", "/a?b=c", [*right, ("Connection", "X-Signature, Date")], b"body").status == 200
+    assert {"x-signature", "date"} <= seen.last()[1].keys()
     before = len(seen.requests)
     for method, target, sent, content in (
         ("PUT", "/a?b=c", right, b"body"),
