@@ -14,12 +14,10 @@ from typing import Any, Final
 
 from django.apps import apps
 from django.core.exceptions import ValidationError
-from django.db import IntegrityError, models, router, transaction
 from django.utils import timezone
 
 from .. import sealing
 from ..admin_api import apisix_store as store
-from ..admin_api import audit
 from ..admin_api.apisix_credentials import show_credential
 from ..admin_api.apisix_plugins import available, is_auth
 from ..admin_api.apisix_resources import (
@@ -35,18 +33,17 @@ from ..admin_api.apisix_resources import (
 )
 from ..admin_api.errors import ApiError, from_model
 from ..admin_api.fields import TTL_END
-from ..admin_api.writing import AT_ONCE, Writer
+from ..admin_api.writing import AT_ONCE
 from ..core.credential import MASK
 from ..crypto import CannotOpen
-from ..entities import keys_known, one_version
-from ..models import AuditEvent, ConfigVersion
 from ..plugins import PLUGINS
 from ..sealing import ANOTHER
 from . import beyond
 from .apisix_read import Entry, Reading, read, text_of
+from .batch import VIA, Batch, all_or_nothing
+from .differences import compare
 from .report import Change, Difference, Refused, Report, Skipped
 
-VIA: Final = "import"
 #: What others refer to comes first.
 ORDER: Final = (
     UPSTREAMS,
@@ -89,75 +86,8 @@ def import_document(
     if problems:
         raise Refused(problems)
     report = Report(skipped=list(reading.skipped), dry_run=dry_run)
-    using = router.db_for_write(ConfigVersion)
-    try:
-        with transaction.atomic(using=using):
-            with one_version(using) as version:
-                _Import(reading, report, version, actor, prune).run()
-            if dry_run or not report.changes:
-                # The version, too: workers have nothing to read.
-                transaction.set_rollback(True, using=using)
-            else:
-                report.version = version
-    except IntegrityError:
-        raise Refused(["the database refuses it: an object conflicts with one that is there already"]) from None
+    all_or_nothing(report, lambda version: _Import(reading, report, version, actor, prune).run())
     return report
-
-
-class Batch(Writer):
-    """Collects new rows and writes each table's at once. A row is checked by itself; the plan has checked the rest."""
-
-    _RANKS: Final = ("Upstream", "Node", "PluginConfig", "ConsumerGroup", "Service", "Route", "Consumer", "Credential")
-
-    def __init__(self) -> None:
-        self._rows: dict[Any, list[Any]] = {}
-        self._events: list[AuditEvent] = []
-        self._holders: dict[tuple[str, str], list[Any]] = {}
-        self._held: set[tuple[str, str]] | None = None
-
-    def below(self, label: str, owner: models.Model, **where: Any) -> list[Any]:
-        """None below a row that is not written yet."""
-        return [] if owner._state.adding else super().below(label, owner, **where)
-
-    def holders(self, plugin: str, identifier: str) -> list[Any]:
-        """Those of the database and those that wait here."""
-        if self._held is None:
-            rows = apps.get_model("hmac_consumers.Credential")._default_manager
-            self._held = set(rows.order_by().values_list("plugin", "identifier"))
-        found = super().holders(plugin, identifier) if (plugin, identifier) in self._held else []
-        return found + self._holders.get((plugin, identifier), [])
-
-    def save(self, row: Any) -> None:
-        """Check a row and keep it for `flush`. One that is in the database already is saved at once."""
-        if not row._state.adding:
-            super().save(row)
-            return
-        row.derive()
-        # The keys' uniqueness and the rows they refer to are known; no query for each.
-        relations = {field.name for field in row._meta.concrete_fields if field.is_relation}
-        row.clean_fields({*relations, *row.derived})
-        with keys_known():
-            row.clean()
-        self.add(type(row), [row])
-
-    def add(self, model: Any, rows: Collection[Any]) -> None:
-        """Keep checked rows for `flush`."""
-        self._rows.setdefault(model, []).extend(rows)
-        if model._meta.label == "hmac_consumers.Credential":
-            for row in rows:
-                self._holders.setdefault((row.plugin, row.identifier), []).append(row)
-
-    def record(self, actor: str, action: str, row: models.Model, via: str, fields: Any) -> None:
-        """Keep the event for `flush`."""
-        self._events.append(audit.event(actor, action, row, via, fields))
-
-    def flush(self) -> None:
-        """Write everything. Raises ValidationError, IntegrityError."""
-        ranks = {name: place for place, name in enumerate(self._RANKS)}
-        for model in sorted(self._rows, key=lambda found: ranks.get(found.__name__, len(ranks))):
-            model._default_manager.bulk_create(self._rows[model], batch_size=500)
-        AuditEvent._default_manager.bulk_create(self._events, batch_size=500)
-        self.__init__()  # type: ignore[misc]
 
 
 @dataclass(slots=True)
@@ -455,7 +385,7 @@ def _differences(entry: Entry, row: Any) -> Iterator[Difference]:
     if not wanted.get("plugins") and not present.get("plugins"):
         # An empty map says nothing.
         wanted.pop("plugins", None), present.pop("plugins", None)
-    yield from _compare("", present, wanted, hidden)
+    yield from compare("", present, wanted, hidden)
 
 
 def _masked(resource: Resource, row: Any, doc: dict[str, Any]) -> tuple[dict[str, Any], set[str]]:
@@ -502,37 +432,3 @@ def _keeps(row: Any, config: Any) -> bool:
     if plugin.identifier_field != plugin.secret_field:
         return bool(given == row.identifier)
     return given == MASK or bool(given == row.get_secret())
-
-
-def _compare(prefix: str, old: Any, new: Any, hidden: set[str]) -> Iterator[Difference]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for name in [*old, *(name for name in new if name not in old)]:
-            path = f"{prefix}.{name}" if prefix else str(name)
-            if name in old and name in new:
-                yield from _compare(path, old[name], new[name], hidden)
-            elif name in old:
-                yield Difference(path, _fit(path, old[name], hidden), None)
-            else:
-                yield Difference(path, None, _fit(path, new[name], hidden))
-    elif not _alike(old, new):
-        yield Difference(prefix, _fit(prefix, old, hidden), _fit(prefix, new, hidden))
-
-
-def _fit(path: str, value: Any, hidden: set[str]) -> Any:
-    """The value as people may see it."""
-    if path in hidden or any(path.startswith(f"{field}.") for field in hidden):
-        return MASK
-    if isinstance(value, dict):
-        return {name: _fit(f"{path}.{name}", part, hidden) for name, part in value.items()}
-    return value
-
-
-def _alike(old: Any, new: Any) -> bool:
-    """Whether two JSON values mean the same: 6 and 6.0 do, as databases mix them up; 1 and true do not."""
-    if isinstance(old, bool) or isinstance(new, bool):
-        return old is new
-    if isinstance(old, list) and isinstance(new, list):
-        return len(old) == len(new) and all(_alike(one, other) for one, other in zip(old, new, strict=True))
-    if isinstance(old, dict) and isinstance(new, dict):
-        return old.keys() == new.keys() and all(_alike(old[name], new[name]) for name in old)
-    return bool(old == new)

@@ -67,7 +67,8 @@ def _inline_said() -> frozenset[str]:
     return frozenset(column for field in FIELDS for column in field.columns) | {"enabled", "expires_at"}
 
 
-def _as_json(value: Any) -> Any:
+def as_json(value: Any) -> Any:
+    """A column's value as JSON."""
     return value.astimezone(UTC).isoformat() if isinstance(value, datetime) else value
 
 
@@ -76,7 +77,7 @@ def _filled(row: Any, columns: tuple[models.Field[Any, Any], ...], full: bool) -
     for column in columns:
         value = getattr(row, column.attname)
         if full or (value != column.get_default() and not (value is None and column.null)):
-            found[column.name] = _as_json(value)
+            found[column.name] = as_json(value)
     return found
 
 
@@ -97,24 +98,25 @@ def of(resource: Resource, row: Any, opened: bool, now: datetime, full: bool = F
         # Upstreams see it in X-Consumer-ID.
         found["uuid"] = str(row.pk)
     if resource is CREDENTIALS:
-        found.update(_previous(row, opened, now))
+        found.update(previous(row, opened, now))
     for name, parts in _below(row, opened, now, full).items():
         if parts:
             found[name] = parts
     return found
 
 
-def _previous(row: Any, opened: bool, now: datetime) -> dict[str, Any]:
+def previous(row: Any, opened: bool, now: datetime) -> dict[str, Any]:
+    """The previous secret while it is good, in clear only where `opened`, and its end. Raises CannotOpen."""
     if not row.sealed_previous_secret or not row.previous_secret_until or row.previous_secret_until <= now:
         return {}
-    return {_PREVIOUS: row.get_previous_secret(now) if opened else MASK, _UNTIL: _as_json(row.previous_secret_until)}
+    return {_PREVIOUS: row.get_previous_secret(now) if opened else MASK, _UNTIL: as_json(row.previous_secret_until)}
 
 
 def _below(row: Any, opened: bool, now: datetime, full: bool) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {"plugins": {}, "nodes": {}, "own": {}}
     for part, key, lower in _lower(row):
         if part == "own":
-            value = {**_filled(lower, _own_columns(), full), **_previous(lower, opened, now)}
+            value = {**_filled(lower, _own_columns(), full), **previous(lower, opened, now)}
         elif part == "nodes":
             value = _filled(lower, _columns(lower._meta.label, _NODE), full)
             if full or (not lower.enabled and lower.weight):
@@ -193,10 +195,11 @@ def _groups(told: Mapping[str, Any]) -> Iterator[tuple[str, str, str, Mapping[st
 
 
 def _over(given: Mapping[str, Any], now: datetime) -> bool:
-    return _time(_UNTIL, given.get(_UNTIL)) <= now
+    return time_of(_UNTIL, given.get(_UNTIL)) <= now
 
 
-def _time(name: str, value: Any) -> datetime:
+def time_of(name: str, value: Any) -> datetime:
+    """A time that SECTION says. Raises ApiError."""
     try:
         found = parse_datetime(value) if isinstance(value, str) else None
     except ValueError:
@@ -208,7 +211,7 @@ def _time(name: str, value: Any) -> datetime:
 
 def expired(given: Mapping[str, Any], now: datetime) -> bool:
     """Whether SECTION says that an object's end is over."""
-    return given.get("expires_at") is not None and _time("expires_at", given["expires_at"]) <= now
+    return given.get("expires_at") is not None and time_of("expires_at", given["expires_at"]) <= now
 
 
 def set_columns(resource: Resource, row: Any, given: Mapping[str, Any], now: datetime) -> None:
@@ -227,16 +230,17 @@ def set_columns(resource: Resource, row: Any, given: Mapping[str, Any], now: dat
         row.labels = {GROUP_LABEL: rest.pop(GROUP_LABEL), **row.labels}
     ttl = rest.pop("ttl", False)
     if resource is CREDENTIALS:
-        _set_previous(row, rest, now)
-    _set(row, _columns(resource.model, _said(resource)), rest)
+        set_previous(row, rest, now)
+    set_values(row, _columns(resource.model, _said(resource)), rest)
     if ttl and row.expires_at is not None:
         row.extra[TTL_END] = row.expires_at.isoformat()
 
 
-def _set_previous(row: Any, rest: dict[str, Any], now: datetime) -> None:
+def set_previous(row: Any, rest: dict[str, Any], now: datetime) -> None:
+    """Take the previous secret and its end out of `rest` and set them. Raises ApiError."""
     if _PREVIOUS not in rest and _UNTIL not in rest:
         return
-    secret, until = rest.pop(_PREVIOUS, None), _time(_UNTIL, rest.pop(_UNTIL, None))
+    secret, until = rest.pop(_PREVIOUS, None), time_of(_UNTIL, rest.pop(_UNTIL, None))
     if until <= now:
         return
     if not isinstance(secret, str) or not secret:
@@ -249,14 +253,15 @@ def _set_previous(row: Any, rest: dict[str, Any], now: datetime) -> None:
     row.previous_secret_until = until
 
 
-def _set(row: Any, columns: tuple[models.Field[Any, Any], ...], given: Mapping[str, Any]) -> None:
+def set_values(row: Any, columns: tuple[models.Field[Any, Any], ...], given: Mapping[str, Any]) -> None:
+    """Set columns as SECTION says; saves nothing. Raises ApiError for what is not among them."""
     known = {column.name: column for column in columns}
     for name, value in given.items():
         column = known.get(name)
         if column is None:
             raise refuse(f"`{name}` is not a field that can stand here")
         if isinstance(column, models.DateTimeField):
-            value = _time(name, value)
+            value = time_of(name, value)
         elif isinstance(column, models.BooleanField) and not isinstance(value, bool):
             raise refuse(f"`{name}`: true or false is expected")
         elif isinstance(column, models.CharField) and not isinstance(value, str):
@@ -275,14 +280,14 @@ def apply_below(row: Any, given: Mapping[str, Any], now: datetime) -> None:
             raise refuse(f"`{part}`: {key!r} is not in this object")
         rest = dict(values)
         if part == "own":
-            _set_previous(found, rest, now)
-            _set(found, _own_columns(), rest)
+            set_previous(found, rest, now)
+            set_values(found, _own_columns(), rest)
         elif part == "nodes":
             found.weight = rest.pop("weight", found.weight)
-            _set(found, _columns(found._meta.label, _NODE), rest)
+            set_values(found, _columns(found._meta.label, _NODE), rest)
         elif part == "upstream":
-            _set(found, _columns(found._meta.label, _inline_said()), rest)
+            set_values(found, _columns(found._meta.label, _inline_said()), rest)
         else:
-            _set(found, _columns(found._meta.label, _PLUGIN), rest)
+            set_values(found, _columns(found._meta.label, _PLUGIN), rest)
         found.full_clean()
         found.save()

@@ -161,10 +161,10 @@ class _Builder:
         self._refuse(event, "a tag that is not plain YAML's")
 
 
-def load(raw: bytes) -> Any:
-    """The value in a file: YAML that ends with `#END`, or JSON. Raises FileError.
+def load(raw: bytes, end: bool = True) -> Any:
+    """The value in a file: YAML, or JSON. Raises FileError.
 
-    APISIX does not read a YAML file without `#END` at its end, since it may be half written.
+    With `end`, YAML must end with `#END`: APISIX does not read a file without it, since it may be half written.
     """
     if len(raw) > MAX_BYTES:
         raise FileError(f"the file has more than {MAX_BYTES // 1024 // 1024} MiB")
@@ -175,7 +175,9 @@ def load(raw: bytes) -> Any:
     if text.rstrip().endswith(END):
         return _load_yaml(text)
     if text.lstrip().startswith("{"):
-        return _load_json(text)
+        return _load_json(text, end)
+    if not end:
+        return _load_yaml(text)
     raise FileError(f"the file does not end with a line {END}; without it APISIX takes a file for half written, too")
 
 
@@ -191,7 +193,7 @@ def _load_yaml(text: str) -> Any:
         raise FileError("a character that YAML does not allow") from None
 
 
-def _load_json(text: str) -> Any:
+def _load_json(text: str, end: bool) -> Any:
     def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
         value = dict(found)
         if len(value) != len(found):
@@ -204,6 +206,9 @@ def _load_json(text: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=pairs, parse_constant=no_constant)
     except json.JSONDecodeError as error:
+        if not end:
+            # YAML's maps may look like it.
+            return _load_yaml(text)
         raise FileError(
             f"line {error.lineno}, column {error.colno}: {error.msg} (JSON; YAML ends with {END})"
         ) from None
@@ -227,14 +232,14 @@ def _represent_text(dumper: Any, text: str) -> Any:
 _Writer.add_representer(str, _represent_text)
 
 
-def dump_yaml(document: Mapping[str, Any], comment: str) -> str:
-    """The document as YAML under a comment, ending with `#END`. The same document always gives the same text."""
+def dump_yaml(document: Mapping[str, Any], comment: str, end: bool = True) -> str:
+    """The document as YAML under a comment, with `end` ending with `#END`. The same document gives the same text."""
     head = "".join(f"# {line}\n" for line in comment.splitlines())
     # Lines are never folded: APISIX's own parser of YAML would not join them.
     body = yaml.dump(
         dict(document), Dumper=_Writer, sort_keys=False, allow_unicode=True, default_flow_style=False, width=1 << 30
     )
-    return f"{head}{body}{END}\n"
+    return f"{head}{body}{END}\n" if end else head + body
 
 
 def dump_json(document: Mapping[str, Any]) -> str:
