@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Self
 
+from asgiref.local import Local
 from django.db import models
 from django.utils import timezone
+from django.utils.functional import cached_property
 
 from . import crypto
+
+# What `ConfigVersion.read_once` remembers; scoped as Django scopes its connections.
+_once = Local()
 
 
 class ConfigVersion(models.Model):
@@ -41,24 +47,51 @@ class ConfigVersion(models.Model):
         return row
 
     @classmethod
+    @contextmanager
+    def read_once(cls) -> Iterator[None]:
+        """Run a block in which canary and fingerprint key are read once: for writers of many secrets.
+
+        To be used under the version lock, since nobody else may change them meanwhile.
+        """
+        _once.rows = []
+        try:
+            yield
+        finally:
+            del _once.rows
+
+    @classmethod
     def sealed(cls) -> ConfigVersion:
         """Return the row with its canary and fingerprint key, made on first use.
 
         Raises ImproperlyConfigured without encryption keys. Two processes may both find the texts missing: the
         conditional update lets one win, and both read the winner's.
         """
+        once: list[ConfigVersion] | None = getattr(_once, "rows", None)
+        if once:
+            return once[0]
         row = cls.load()
         if not row.fingerprint_key:
             cls._default_manager.filter(pk=1, fingerprint_key="").update(
                 canary=crypto.make_canary(), fingerprint_key=crypto.seal(secrets.token_hex(32))
             )
             row.refresh_from_db()
+        if once is not None:
+            once.append(row)
         return row
+
+    @classmethod
+    def is_sealed(cls) -> bool:
+        """Whether there is a fingerprint key; without one, no key of key-auth was ever stored."""
+        return bool(getattr(_once, "rows", None)) or bool(cls.load().fingerprint_key)
 
     @classmethod
     def fingerprint_bytes(cls) -> bytes:
         """Return the key for `crypto.fingerprint`. Raises CannotOpen when the encryption keys are wrong."""
-        return bytes.fromhex(crypto.open_sealed(cls.sealed().fingerprint_key))
+        return cls.sealed()._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> bytes:
+        return bytes.fromhex(crypto.open_sealed(self.fingerprint_key))
 
 
 class Tombstone(models.Model):

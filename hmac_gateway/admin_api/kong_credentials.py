@@ -126,7 +126,7 @@ def _identifier(method: Method, text: str) -> str | None:
     if is_reference(text):
         return references.canonical(text)
     # A key is found by its fingerprint. Where there is no key to make one with, nothing was stored.
-    if not ConfigVersion.load().fingerprint_key:
+    if not ConfigVersion.is_sealed():
         return None
     return crypto.fingerprint(text, method.plugin, ConfigVersion.fingerprint_bytes())
 

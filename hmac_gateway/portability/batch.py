@@ -29,7 +29,7 @@ def all_or_nothing(report: Report, run: Callable[[int], None]) -> None:
     using = router.db_for_write(ConfigVersion)
     try:
         with transaction.atomic(using=using):
-            with one_version(using) as version:
+            with one_version(using) as version, ConfigVersion.read_once():
                 run(version)
             if report.dry_run or not report.changes:
                 # The version, too: workers have nothing to read.

@@ -1,4 +1,4 @@
-"""`manage.py hmac_export --to apisix`: the configuration as a file that APISIX, and `hmac_import`, can read."""
+"""`manage.py hmac_export --to apisix|kong`: the configuration as a file that they, and `hmac_import`, can read."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ import os
 import secrets
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
-from hmac_gateway.portability import text
-from hmac_gateway.portability.apisix_export import export_document
+from hmac_gateway.portability import apisix_export, kong_export, text
 from hmac_gateway.portability.report import Refused
+
+#: Whose forms can be written, by whom, and whether a YAML file ends with `#END`.
+_FORMS: Final = {
+    "apisix": (apisix_export.export_document, True),
+    "kong": (kong_export.export_document, False),
+}
 
 _MASKED = "Written by hmac_export. Secrets are masked; a mask imported again leaves the stored secret as it is."
 _OPEN = "Written by hmac_export. This file holds secrets in clear."
@@ -29,7 +34,7 @@ class Command(BaseCommand):
     help = "Export configuration, with secrets masked unless asked for."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--to", dest="form", choices=["apisix"], required=True, help="whose form the file has")
+        parser.add_argument("--to", dest="form", choices=sorted(_FORMS), required=True, help="whose form the file has")
         parser.add_argument("--with-secrets", action="store_true", help="write secrets in clear")
         parser.add_argument("--output", metavar="FILE", help="in place of standard output; 0600 with secrets")
         parser.add_argument("--json", action="store_true", help="write JSON in place of YAML")
@@ -37,6 +42,7 @@ class Command(BaseCommand):
     def handle(self, **options: Any) -> None:
         """Write the file, then say what is not in it."""
         opened = options["with_secrets"]
+        export_document, end = _FORMS[options["form"]]
         try:
             exported = export_document(opened)
         except Refused as error:
@@ -48,7 +54,7 @@ class Command(BaseCommand):
         if options["json"]:
             written = text.dump_json(exported.document)
         else:
-            written = text.dump_yaml(exported.document, _OPEN if opened else _MASKED)
+            written = text.dump_yaml(exported.document, _OPEN if opened else _MASKED, end)
         if options["output"]:
             _write(Path(options["output"]), written, opened)
         else:

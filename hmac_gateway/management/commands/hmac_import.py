@@ -1,4 +1,4 @@
-"""`manage.py hmac_import --from apisix FILE`: take over another gateway's configuration, or an exported one."""
+"""`manage.py hmac_import --from apisix|kong FILE`: take over another gateway's configuration, or an exported one."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 
-from hmac_gateway.portability import text
-from hmac_gateway.portability.apisix_import import import_document
+from hmac_gateway.portability import apisix_import, kong_import, text
 from hmac_gateway.portability.report import Refused
 
+#: Whose forms can be read, by whom, and whether a YAML file must end with `#END`.
+_FORMS: Final = {
+    "apisix": (apisix_import.import_document, True),
+    "kong": (kong_import.import_document, False),
+}
 #: Who is shown in the audit where the system does not tell who runs the command.
 _NOBODY = "command line"
 
@@ -27,20 +31,27 @@ class Command(BaseCommand):
     help = "Import configuration; what the file does not name stays."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("file", metavar="FILE|-", help="YAML that ends with #END, or JSON; - is standard input")
-        parser.add_argument("--from", dest="form", choices=["apisix"], required=True, help="whose form the file has")
+        parser.add_argument(
+            "file", metavar="FILE|-", help="YAML (APISIX's ends with #END) or JSON; - is standard input"
+        )
+        parser.add_argument(
+            "--from", dest="form", choices=sorted(_FORMS), required=True, help="whose form the file has"
+        )
         parser.add_argument("--dry-run", action="store_true", help="print what would be done, write nothing")
         parser.add_argument("--diff", action="store_true", help="print each field's old and new value, secrets masked")
         parser.add_argument("--prune", action="store_true", help="delete what the file does not name")
         parser.add_argument("--strict", action="store_true", help="refuse a file of which something would be skipped")
         parser.add_argument("--skip-plugin", action="append", default=[], metavar="NAME", help="leave this plugin out")
-        parser.add_argument("--env", action="store_true", help="fill ${{NAME}} from the environment")
+        parser.add_argument(
+            "--env", action="store_true", help='fill ${{NAME}} (kong: ${{ env "NAME" }}) from the environment'
+        )
         parser.add_argument("--json", action="store_true", help="print the report as JSON")
 
     def handle(self, **options: Any) -> None:
         """Import and print the report."""
+        import_document, end = _FORMS[options["form"]]
         try:
-            document = text.load(self._read(options["file"]))
+            document = text.load(self._read(options["file"]), end)
         except text.FileError as error:
             self._refuse([str(error)], options["json"])
         try:
