@@ -261,7 +261,7 @@ def set_values(row: Any, columns: tuple[models.Field[Any, Any], ...], given: Map
         if column is None:
             raise refuse(f"`{name}` is not a field that can stand here")
         if isinstance(column, models.DateTimeField):
-            value = time_of(name, value)
+            value = None if value is None and column.null else time_of(name, value)
         elif isinstance(column, models.BooleanField) and not isinstance(value, bool):
             raise refuse(f"`{name}`: true or false is expected")
         elif isinstance(column, models.CharField) and not isinstance(value, str):

@@ -91,7 +91,7 @@ def apply(entity: Entity, row: Any, told: Mapping[str, Any], now: datetime) -> l
     for name, value in rest.items():
         if old is None or name in (_PREVIOUS, "extra"):
             continue
-        before = as_json(old["upstream" if name == "upstream" else name]) if name in old else None
+        before = as_json(old[name]) if name in old else None
         if before != value and not (name == _UNTIL and time_of(_UNTIL, value) <= now):
             differences.append(Difference(name, before, value))
     extra = rest.pop("extra", {})
@@ -111,10 +111,17 @@ def apply(entity: Entity, row: Any, told: Mapping[str, Any], now: datetime) -> l
     if "dialect" in rest and rest["dialect"] not in dict(DIALECTS):
         raise refuse("`dialect`: apisix or kong is expected")
     if entity.name == "routes" and "upstream" in rest:
-        upstream = apps.get_model("hmac_proxy.Upstream")._default_manager.filter(pk=str(rest.pop("upstream")))
-        row.upstream_id = upstream.values_list("pk", flat=True).first()
+        row.upstream_id = str(rest.pop("upstream"))
     set_values(row, _columns(entity.model), rest)
     return differences
+
+
+def check(entity: Entity, row: Any) -> None:
+    """Refuse (ApiError) an upstream that is not there, now that all upstreams of the file are written."""
+    if entity.name == "routes" and row.upstream_id is not None:
+        upstreams = apps.get_model("hmac_proxy.Upstream")._default_manager
+        if not upstreams.filter(pk=row.upstream_id).exists():
+            raise refuse(f"`upstream`: there is none with the id {row.upstream_id!r}")
 
 
 def _same_previous(row: Any, given: Any, now: datetime) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from django.apps import apps
+from django.db.models import Q
 from django.utils import timezone
 
 from .. import sealing
@@ -56,7 +57,7 @@ class _Export:
 
     def run(self) -> Exported:
         for entity in ENTITIES.values():
-            for row in rows_of(entity).order_by("created_at", "pk").iterator(chunk_size=400):
+            for row in _rows(entity).order_by("created_at", "pk").iterator(chunk_size=400):
                 self._take(entity, row)
         self._skipped.extend(self._unheld())
         # Passwords stand in the file as they are.
@@ -140,14 +141,27 @@ class _Export:
             why = _APISIX if "dialect" in where else "only APISIX has them"
             for row in rows.order_by("pk"):
                 yield Skipped(f"{_rule(row) or kind} {row.pk}", why)
-        credentials: Any = apps.get_model("hmac_consumers.Credential")._default_manager.filter(public_id=None)
-        for row in credentials.select_related("consumer").order_by("consumer__username", "plugin"):
-            yield Skipped(
-                f"consumer {row.consumer}, {row.plugin}", "written on the consumer itself, as only APISIX does"
-            )
+        consumers: Any = apps.get_model("hmac_consumers.Consumer")._default_manager.filter(dialect="apisix")
+        for row in consumers.exclude(pk__in=list(self._docs["consumers"])).order_by("username"):
+            yield Skipped(f"consumer {row}", _APISIX)
+        credentials: Any = apps.get_model("hmac_consumers.Credential")._default_manager.filter(dialect="apisix")
+        for row in credentials.select_related("consumer").order_by("consumer__username", "plugin", "public_id"):
+            yield Skipped(f"consumer {row.consumer}, {row.plugin} {row.public_id or 'of its own'}", _APISIX)
         plugins: Any = apps.get_model("hmac_proxy.Plugin")._default_manager.filter(dialect="apisix")
         for row in plugins.exclude(consumer=None).select_related("consumer").order_by("consumer__username", "name"):
             yield Skipped(f"consumer {row.consumer}, plugin {row.name}", _APISIX)
+
+
+def _rows(entity: Entity) -> Any:
+    """The rows of Kong's dialect, and the consumers on whom one of them hangs."""
+    rows = rows_of(entity)
+    if entity.name == "consumers":
+        model: Any = apps.get_model(entity.model)
+        hung = model._default_manager.filter(
+            Q(credentials__dialect="kong") | Q(plugins__dialect="kong") | Q(acls__isnull=False)
+        )
+        return rows.filter(Q(dialect="kong") | Q(pk__in=hung.values("pk")))
+    return rows.filter(dialect="kong") if entity.model == "hmac_consumers.Credential" else rows
 
 
 #: Rows that the file never holds: model, what people call one, and which.

@@ -195,7 +195,11 @@ class _Import:
         for change in sorted(changes, key=lambda change: change.before is None):
             item, row = change.item, change.row
             try:
+                kong_beyond.check(entity, row)
                 batch.save(row)
+            except ApiError as error:
+                self._problems.append(item.problem({ENTITY: [text_of(error)]}))
+                continue
             except ValidationError as error:
                 said = from_model(error, columns(entity, type(row))).body
                 self._problems.append(item.problem((said or {})["fields"]))

@@ -49,7 +49,21 @@ def main() -> None:
     take({"consumers": [{"username": "acme", "plugins": acme}, {"username": "bob"}]})
     take({}, prune=True)
     assert not yaml_of().count("id:")
+    kongs()
     print("done")
+
+
+def kongs() -> None:
+    """The same for kong.yml."""
+    from . import kong, test_kong_round_trip, test_kong_upsert
+
+    kong.take(kong.file())
+    assert kong.take(kong.file()).changes == []
+    kong.again()
+    test_kong_round_trip.enriched(key_ends=False)
+    assert "the-new-one" in kong.again()
+    kong.take(kong.document(), prune=True)
+    test_kong_upsert.test_names_that_change_places()
 
 
 if __name__ == "__main__":
