@@ -44,10 +44,14 @@ _KONG: Final = "written in Kong's dialect"
 
 @dataclass(slots=True)
 class Exported:
-    """`document` is made of plain values and goes to `text.dump_yaml`; `skipped` names what is not in it."""
+    """`document` is made of plain values and goes to `text.dump_yaml`; `skipped` names what is not in it.
+
+    `unseen` is what stands in it where the other gateway does not look.
+    """
 
     document: dict[str, Any]
     skipped: list[Skipped] = field(default_factory=list)
+    unseen: list[Skipped] = field(default_factory=list)
 
 
 def export_document(with_secrets: bool = False) -> Exported:

@@ -27,6 +27,8 @@ _NEVER: Final = frozenset(
     ["id", "created_at", "updated_at", "changed_at_version", "extra", "inline", "is_global", "last_used_at"]
     + ["sealed_secret", "sealed_previous_secret", "previous_secret_until", "identifier", "plugin", "config"]
 )
+#: What the console lets refer to an upstream.
+_OWNERS: Final = ("services", "routes")
 _PREVIOUS: Final = "previous_secret"
 _UNTIL: Final = "previous_secret_until"
 
@@ -44,8 +46,8 @@ def of(entity: Entity, row: Any, opened: bool, now: datetime) -> Doc:
     """What the document of a row does not say; previous secrets in clear only where `opened`. Raises CannotOpen."""
     twin: Any = type(row)(**entity.own)
     twin.pk = row.pk
-    for name in ("sealed_secret", "identifier", "name", "config"):
-        # Secrets are not compared: the document has masks.
+    for name in ("sealed_secret", "identifier", "name", "config", "legacy", "upstream"):
+        # Secrets are not compared: the document has masks. The rest decides on what the document means.
         if hasattr(row, name):
             setattr(twin, name, getattr(row, name))
     if hasattr(row, "public_id"):
@@ -58,20 +60,27 @@ def of(entity: Entity, row: Any, opened: bool, now: datetime) -> Doc:
         for column in _columns(entity.model)
         if getattr(row, column.attname) != getattr(twin, column.attname)
     }
+    if getattr(row, "legacy", False):
+        found["legacy"] = True
     rest = {name: value for name, value in (getattr(row, "extra", None) or {}).items() if name not in entity.fields}
     if rest:
         found["extra"] = rest
     if getattr(row, "sealed_previous_secret", ""):
         found.update(previous(row, opened, now))
-    upstream = getattr(row, "upstream", None) if entity.name == "routes" else None
-    if upstream is not None and not upstream.inline:
-        found["upstream"] = str(upstream.pk)
+    if entity.name in _OWNERS and row.upstream is not None and not row.upstream.inline:
+        found["upstream"] = str(row.upstream.pk)
     return found
 
 
 def over(told: Mapping[str, Any], now: datetime) -> bool:
     """Whether an entity's end is over. Raises ApiError."""
     return told.get("expires_at") is not None and time_of("expires_at", told["expires_at"]) <= now
+
+
+def prepare(row: Any, told: Mapping[str, Any]) -> None:
+    """Set what decides on the meaning of the document, before the row is filled from it."""
+    if isinstance(told.get("legacy"), bool):
+        row.legacy = told["legacy"]
 
 
 def remember(row: Any) -> None:
@@ -83,7 +92,8 @@ def remember(row: Any) -> None:
 
 def apply(entity: Entity, row: Any, told: Mapping[str, Any], now: datetime) -> list[Difference]:
     """Set what is told of a row; saves nothing. Returns what differs from what was remembered. Raises ApiError."""
-    rest = {name: value for name, value in told.items() if name != "key"}
+    # The key and the configuration's options were read with the document.
+    rest = {name: value for name, value in told.items() if name not in ("key", "config")}
     if not rest:
         return []
     old = getattr(row, "remembered", None)
@@ -110,15 +120,18 @@ def apply(entity: Entity, row: Any, told: Mapping[str, Any], now: datetime) -> l
             set_previous(row, rest, now)
     if "dialect" in rest and rest["dialect"] not in dict(DIALECTS):
         raise refuse("`dialect`: apisix or kong is expected")
-    if entity.name == "routes" and "upstream" in rest:
+    if entity.name in _OWNERS and "upstream" in rest:
         row.upstream_id = str(rest.pop("upstream"))
+        if entity.name == "services":
+            # The document has the upstream's name in its place.
+            row.host = ""
     set_values(row, _columns(entity.model), rest)
     return differences
 
 
 def check(entity: Entity, row: Any) -> None:
     """Refuse (ApiError) an upstream that is not there, now that all upstreams of the file are written."""
-    if entity.name == "routes" and row.upstream_id is not None:
+    if entity.name in _OWNERS and row.upstream_id is not None:
         upstreams = apps.get_model("hmac_proxy.Upstream")._default_manager
         if not upstreams.filter(pk=row.upstream_id).exists():
             raise refuse(f"`upstream`: there is none with the id {row.upstream_id!r}")

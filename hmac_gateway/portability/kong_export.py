@@ -17,15 +17,16 @@ from .. import sealing
 from ..admin_api.kong_credentials import clear_secret
 from ..admin_api.kong_entities import ENTITIES
 from ..admin_api.kong_entity import Doc, Entity, Fields, examine, key_of
+from ..admin_api.kong_lookup import rows_of
 from ..admin_api.kong_plugins import PLUGINS_ENTITY, available
 from ..admin_api.kong_spec import Spec, default_of, is_uuid
-from ..admin_api.kong_store import rows_of
 from ..crypto import CannotOpen
 from . import kong_beyond
 from .apisix_export import Exported
 from .kong_match import derived_id, label_of_row
 from .kong_problems import flat
 from .kong_read import NESTED, SECTION
+from .kong_unheld import OUR_PLUGINS, OURS
 from .report import Refused, Skipped
 
 #: The order in the file. Children stand below their parent where they have only one.
@@ -33,6 +34,7 @@ _LISTS: Final = ("services", "routes", "consumers", "upstreams", "plugins")
 #: Stamps that mean nothing elsewhere.
 _LEFT: Final = frozenset(["updated_at"])
 _APISIX: Final = "written in APISIX's dialect"
+_SITE: Final = "only the console has them"
 
 
 def export_document(with_secrets: bool = False) -> Exported:
@@ -48,11 +50,13 @@ class _Export:
         self._open = with_secrets
         self._now = timezone.now()
         self._skipped: list[Skipped] = []
+        self._unseen: list[Skipped] = []
         self._beyond: dict[str, dict[str, Any]] = {}
         #: Names and documents of what is in the file, by the row's key.
         self._names: dict[str, dict[str, str]] = {name: {} for name in ENTITIES}
         self._docs: dict[str, dict[str, Doc]] = {name: {} for name in ENTITIES}
         self._lists: dict[str, list[Doc]] = {name: [] for name in ENTITIES}
+        self._whole: list[Doc] = []
         self._templates = False
 
     def run(self) -> Exported:
@@ -62,12 +66,14 @@ class _Export:
         self._skipped.extend(self._unheld())
         # Passwords stand in the file as they are.
         document: Doc = {"_format_version": "3.0", "_transform": True}
-        if self._beyond or self._templates:
+        if self._beyond or self._whole or self._templates:
             # Also says that texts such as ${{ env "NAME" }} stand for themselves.
-            told = {name: self._beyond[name] for name in ENTITIES if name in self._beyond}
+            told: Doc = {name: self._beyond[name] for name in ENTITIES if name in self._beyond}
+            if self._whole:
+                told["entities"] = {"plugins": self._whole}
             document["_ignore"] = [{SECTION: {"version": 1, **told}}]
         document |= {name: self._lists[name] for name in _LISTS if self._lists[name]}
-        return Exported(document, self._skipped)
+        return Exported(document, self._skipped, self._unseen)
 
     def _take(self, entity: Entity, row: Any) -> None:
         what = f"{entity.name.removesuffix('s')} {label_of_row(entity, row)}"
@@ -86,6 +92,8 @@ class _Export:
             return
         above = {name: key_of(shown, name) for name in entity.parents if name in shown and key_of(shown, name)}
         doc = _bare(entity.fields_for(shown), shown)
+        if entity is PLUGINS_ENTITY and (ours := _take_ours(doc)):
+            beyond["config"] = ours
         parents = {name: text for name, text in above.items() if text is not None and entity.parents[name] in ENTITIES}
         self._place(entity, doc, parents)
         self._docs[entity.name][key] = doc
@@ -95,6 +103,7 @@ class _Export:
             self._beyond.setdefault(entity.name, {})[shown["id"]] = _sorted(beyond)
         self._templates = self._templates or _has_templates(doc)
         self._skipped.extend(_lost(entity, what, row))
+        self._unseen.extend(_unseen(entity, what, row, beyond))
 
     def _opened(self, entity: Entity, row: Any) -> Doc:
         shown = entity.show(row)
@@ -123,7 +132,8 @@ class _Export:
         return ""
 
     def _place(self, entity: Entity, doc: Doc, parents: dict[str, str]) -> None:
-        if len(parents) == 1:
+        whole = entity is PLUGINS_ENTITY and doc["name"] in OUR_PLUGINS
+        if len(parents) == 1 and not whole:
             ((field, key),) = parents.items()
             parent = self._docs[entity.parents[field]][key]
             assert entity.name in NESTED[entity.parents[field]]
@@ -131,14 +141,14 @@ class _Export:
             return
         for field, key in parents.items():
             doc[field] = self._names[entity.parents[field]][key]
-        self._lists[entity.name].append(doc)
+        (self._whole if whole else self._lists[entity.name]).append(doc)
 
     # --- what is not in the file ---
 
     def _unheld(self) -> Iterator[Skipped]:
         for label, kind, where in _UNHELD:
             rows = apps.get_model(label)._default_manager.filter(**where)
-            why = _APISIX if "dialect" in where else "only APISIX has them"
+            why = _APISIX if "dialect" in where else _SITE if "this_site" in where else "only APISIX has them"
             for row in rows.order_by("pk"):
                 yield Skipped(f"{_rule(row) or kind} {row.pk}", why)
         consumers: Any = apps.get_model("hmac_consumers.Consumer")._default_manager.filter(dialect="apisix")
@@ -168,6 +178,7 @@ def _rows(entity: Entity) -> Any:
 _UNHELD: Final[tuple[tuple[str, str, dict[str, Any]], ...]] = (
     ("hmac_proxy.Service", "service", {"dialect": "apisix"}),
     ("hmac_proxy.Route", "route", {"dialect": "apisix"}),
+    ("hmac_proxy.Route", "route for this site", {"dialect__in": ["kong"], "this_site": True}),
     ("hmac_proxy.Upstream", "upstream", {"dialect": "apisix", "inline": False}),
     ("hmac_proxy.PluginConfig", "plugin config", {}),
     ("hmac_consumers.ConsumerGroup", "consumer group", {}),
@@ -176,6 +187,25 @@ _UNHELD: Final[tuple[tuple[str, str, dict[str, Any]], ...]] = (
 
 def _rule(row: Any) -> str:
     return "global rule" if getattr(row, "is_global", False) else ""
+
+
+def _take_ours(doc: Doc) -> Doc:
+    """The options of a plugin that Kong does not know, taken out of its configuration."""
+    config = doc.get("config", {})
+    ours = OURS.get(doc["name"], OURS["*"]) if doc["name"] not in OUR_PLUGINS else frozenset()
+    found = {name: config.pop(name) for name in list(config) if name in ours}
+    if not config:
+        doc.pop("config", None)
+    return found
+
+
+def _unseen(entity: Entity, what: str, row: Any, beyond: Doc) -> Iterator[Skipped]:
+    if entity is PLUGINS_ENTITY and row.name in OUR_PLUGINS:
+        yield Skipped(what, "Kong does not have the plugin")
+    names = [name for name in beyond if name not in _QUIET]
+    names += [f"config.{name}" for name in beyond.get("config", ())]
+    if names:
+        yield Skipped(f"{what}, {', '.join(sorted(names))}", "Kong has no word for it")
 
 
 def _lost(entity: Entity, what: str, row: Any) -> Iterator[Skipped]:
@@ -188,8 +218,10 @@ def _lost(entity: Entity, what: str, row: Any) -> Iterator[Skipped]:
         yield Skipped(f"{what}, plugin config {row.plugin_config_id}", "only APISIX has them")
     if entity.name in ("routes", "services") and row.upstream_id and row.upstream.inline:
         yield Skipped(f"{what}, upstream", "written inside of it, as only APISIX has it")
-    if entity is PLUGINS_ENTITY and row.legacy:
-        yield Skipped(f"{what}, legacy", "today's Kong has only its own words and statuses; kept for hmac_import")
+
+
+#: What stands in `_ignore` and changes nothing for Kong.
+_QUIET: Final = frozenset(["key", "public_id", "extra", "dialect", "config"])
 
 
 # --- a document without what goes without saying ---

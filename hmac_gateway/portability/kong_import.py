@@ -21,8 +21,8 @@ from ..admin_api.errors import ApiError
 from ..admin_api.kong_entities import ENTITIES
 from ..admin_api.kong_entity import STAMPS, Doc, Entity, moment
 from ..admin_api.kong_errors import ENTITY, KongError, from_model
-from ..admin_api.kong_spec import MASK
 from ..admin_api.kong_store import Call, columns, delete
+from ..core.credential import MASK
 from ..crypto import CannotOpen
 from ..sealing import ANOTHER
 from . import kong_beyond
@@ -158,6 +158,7 @@ class _Import:
         row.created_at = (self._now if given is None else moment(int(given))) + timedelta(
             microseconds=self._ages[id(item)]
         )
+        kong_beyond.prepare(row, item.beyond)
         entity.fill(row, doc)
         made = [name for name in getattr(row, "generated", {}) if entity.fields[name].secret]
         if made:
@@ -174,6 +175,7 @@ class _Import:
             if doc.get(name) is None and (spec.secret or spec.auto):
                 # What a file does not say is made once.
                 doc[name] = MASK if spec.secret and before.get(name) else before.get(name)
+        kong_beyond.prepare(row, item.beyond)
         entity.fill(row, doc)
         if end is not None:
             # An end stays: how many seconds are left would be another number each time.

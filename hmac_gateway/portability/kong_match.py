@@ -17,9 +17,10 @@ from django.apps import apps
 from ..admin_api.kong_entities import ENTITIES
 from ..admin_api.kong_entity import Doc, Entity, key_of
 from ..admin_api.kong_errors import ENTITY, unique_violation
+from ..admin_api.kong_lookup import rows_of
 from ..admin_api.kong_plugins import PLUGINS_ENTITY, SCOPES
-from ..admin_api.kong_spec import MASK, is_uuid
-from ..admin_api.kong_store import rows_of
+from ..admin_api.kong_spec import is_uuid
+from ..core.credential import MASK
 from ..models import ConfigVersion
 from .kong_problems import Problem
 from .kong_read import Item

@@ -19,7 +19,8 @@ from ..admin_api.kong_entity import Doc, Entity, examine
 from ..admin_api.kong_errors import ENTITY
 from ..admin_api.kong_plugins import PLUGINS_ENTITY, available
 from ..admin_api.kong_routes import ROUTES
-from ..admin_api.kong_spec import MASK, UNKNOWN, Spec
+from ..admin_api.kong_spec import UNKNOWN, Spec
+from ..core.credential import MASK
 from .kong_problems import Path, Problem
 from .kong_unheld import FIELDS_NOT_HELD, HARMLESS, IGNORED, NOT_HELD
 from .kong_values import Templates, migrated_path, named_by_vault
@@ -98,6 +99,7 @@ class _Reader:
         self._old = False
         self._transform: bool | None = None
         self._beyond: dict[str, dict[str, Any]] = {}
+        self._whole: dict[str, Any] = {}
         self._used: set[tuple[str, str]] = set()
 
     def read(self, document: Any) -> Reading:
@@ -115,6 +117,8 @@ class _Reader:
             else:
                 near = difflib.get_close_matches(name, [*ENTITIES, *NOT_HELD], 1)
                 self._say((name,), UNKNOWN + (f"; did you mean {near[0]}?" if near else ""))
+        for name, value in self._whole.items():
+            self._read_list(ENTITIES[name], ("_ignore", SECTION, "entities", name), f"_ignore.{SECTION}", value)
         for kind, told in self._beyond.items():
             for key in told.keys() - {key for name, key in self._used if name == kind}:
                 self._say(("_ignore", SECTION, kind), f"{key!r} is not in this file")
@@ -183,7 +187,9 @@ class _Reader:
         for kind, told in section.items():
             if kind == "version":
                 continue
-            if kind not in ENTITIES:
+            if kind == "entities" and isinstance(told, dict) and told.keys() <= ENTITIES.keys():
+                self._whole = told
+            elif kind not in ENTITIES:
                 self._say((*path, kind), "not a kind of entity")
             elif not isinstance(told, dict) or not all(isinstance(value, dict) for value in told.values()):
                 self._say((*path, kind), "a map of maps is expected")
@@ -264,6 +270,9 @@ class _Reader:
                 self._say((*item.path, "_config"), "no such entry in '_plugin_configs'", f"{item.where}: _config")
             else:
                 given["config"] = {**shared, **(given.get("config") or {})}
+        beyond = self._beyond.get(entity.name, {}).get(str(given.get("id")), {})
+        if entity is PLUGINS_ENTITY and isinstance(beyond.get("config"), dict):
+            given["config"] = {**(given.get("config") or {}), **beyond["config"]}
         if entity.name in self._defaults:
             given = _with_defaults(given, self._defaults[entity.name])
         if self._tags and isinstance(given.get("tags"), list | None):

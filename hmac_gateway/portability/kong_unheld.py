@@ -94,6 +94,18 @@ IGNORED: Final[Mapping[str, frozenset[str]]] = {
     "plugins": frozenset(["ws_id", "run_on"]),
 }
 
+#: Options of plugins that are ours: Kong refuses a file that says them.
+OURS: Final[Mapping[str, frozenset[str]]] = {
+    "*": frozenset(["expose_reason"]),
+    "hmac-auth": frozenset(
+        ["expose_reason", "max_req_body_size", "require_signed_date", "require_signed_digest", "replay_protection"]
+        + ["replay_methods", "scheme", "sign_header", "headers", "digest", "any_digest", "key_id", "key_ids"]
+    ),
+    "jwt": frozenset(["expose_reason", "hide_credentials"]),
+}
+#: Plugins that Kong does not have.
+OUR_PLUGINS: Final = frozenset(["sign-request"])
+
 _WATCHES: Final = "it only observes"
 _CHANGES: Final = "requests and answers pass without what it changes"
 _CACHES: Final = "answers are not cached here"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,13 +14,14 @@ from django.utils import timezone
 from hmac_gateway.portability import text
 from hmac_gateway.portability.kong_export import export_document
 
+from ..admin_api.kong.support import Kong
 from . import support
 from .configurations import FULL
 from .kong import again, document, file, refused, take, yaml_of
 from .support import everything
 
 pytestmark = pytest.mark.django_db
-SECRETS = ("bob-secret", "0123", "bob-key", "a:b c", "bob-jwt-secret", "plugin-secret")
+SECRETS = ("bob-secret", "0123", "bob-key", "a:b c", "bob-jwt-secret")
 
 
 def row(label: str, **where: Any) -> Any:
@@ -39,7 +41,7 @@ def test_masked_files_change_nothing() -> None:
     take(file())
     masked = yaml_of(opened=False)
     assert not any(f'"{secret}"' in masked or f" {secret}\n" in masked for secret in SECRETS)
-    assert masked.count('"********"') == 9
+    assert masked.count('"********"') == 5
     before = everything()
     assert take(text.load(masked.encode(), end=False)).changes == []
     assert everything() == before
@@ -56,9 +58,13 @@ def enriched(key_ends: bool = True) -> datetime:
     )
     service.save()
     route: Any = apps.get_model("hmac_proxy.Route")(
-        id="site", dialect="kong", paths=["/site"], this_site=True, labels={"env": "prod"}, priority=3
+        id="by-hand", dialect="kong", paths=["/by-hand"], labels={"env": "prod"}, priority=3
     )
     route.save()
+    by_name: Any = apps.get_model("hmac_proxy.Service")(
+        dialect="kong", name="by-name", upstream=row("hmac_proxy.Upstream", name="plain"), protocol="http", port=80
+    )
+    by_name.save()
     direct: Any = apps.get_model("hmac_proxy.Route")(
         dialect="kong",
         paths=["/direct"],
@@ -77,6 +83,9 @@ def enriched(key_ends: bool = True) -> datetime:
         priority=7,
     )
     plugin.save()
+    signed = row("hmac_proxy.Plugin", instance_name="orders-hmac")
+    signed.config = {**signed.config, "replay_protection": True, "replay_methods": ["POST"], "expose_reason": True}
+    signed.save()
     pool = row("hmac_proxy.Upstream", name="pool.internal")
     pool.keepalive, pool.retries = {"size": 5}, 3
     pool.save()
@@ -103,9 +112,19 @@ def test_what_kong_has_no_word_for_comes_back(monkeypatch: pytest.MonkeyPatch) -
     soon = enriched()
     monkeypatch.setattr(timezone, "now", lambda: soon - timedelta(seconds=100, milliseconds=500))
     written = again()
-    for word in ("bob-secret", "the-new-one", "of-the-console", "key: by-hand", "this_site: true", "ttl: 100"):
+    for word in ("bob-secret", "the-new-one", "of-the-console", "key: by-hand", "replay_protection: true", "ttl: 100"):
         assert word in written
-    assert export_document(True).skipped == []
+    exported = export_document(True)
+    assert exported.skipped == []
+    unseen = {what.rpartition(")")[2].strip(", ") or what: why for what, why in exported.unseen}
+    assert "service console, desc" in unseen and "consumer bob, desc, enabled" in unseen
+    assert unseen["config.expose_reason, config.replay_methods, config.replay_protection"] == "Kong has no word for it"
+    # Kong would refuse a file with what it does not know.
+    plain = text.load(written.encode(), end=False)
+    (section,) = plain.pop("_ignore")
+    assert len(section["hmac_gateway"]["entities"]["plugins"]) == 1
+    for word in ("sign-request", "replay_protection", "expose_reason", "this_site", "keepalive"):
+        assert word not in json.dumps(plain)
     masked = yaml_of(opened=False)
     assert "bob-secret" not in masked and "of-the-console" not in masked
     before = everything()
@@ -128,7 +147,7 @@ def test_what_is_beyond_can_be_changed() -> None:
     assert "retries: 3 -> 4" in lines and "previous_secret" in lines and "an-older-one" not in lines
     assert text.load(yaml_of().encode(), end=False) == given
     section = "_ignore.hmac_gateway"
-    site = next(found for found, told in beyond["routes"].items() if told.get("key") == "site")
+    site = next(found for found, told in beyond["routes"].items() if told.get("key") == "by-hand")
     for wrong, words in (
         ({"consumers": {key: {}}}, f"{section}.consumers: '{key}' is not in this file"),
         ({"consumer": {}}, f"{section}.consumer: not a kind of entity"),
@@ -138,7 +157,7 @@ def test_what_is_beyond_can_be_changed() -> None:
         ({"hmacauth_credentials": {key: {"not_before": "soon"}}}, "`not_before`: a time with its zone is expected"),
         ({"hmacauth_credentials": {key: {"dialect": "x"}}}, "`dialect`: apisix or kong is expected"),
         ({"hmacauth_credentials": {key: {"extra": 1}}}, "`extra`: a map is expected"),
-        ({"routes": {site: {"key": "site", "upstream": "x"}}}, "`upstream`: there is none with the id 'x'"),
+        ({"routes": {site: {"key": "by-hand", "upstream": "x"}}}, "`upstream`: there is none with the id 'x'"),
     ):
         bad = {**given, "_ignore": [{"hmac_gateway": {**beyond, **wrong}}]}
         assert words in "\n".join(refused(bad)), wrong
@@ -169,6 +188,26 @@ def test_apisixs_rows_are_named_and_its_consumers_shared() -> None:
         assert support.yaml_of() == apisix
         # Whichever file came first made the older consumers.
         assert sorted(re.sub(r" *created_at: .*\n", "", yaml_of()).splitlines()) == sorted(kong.splitlines())
+
+
+def test_routes_for_this_site_are_the_consoles() -> None:
+    apps.get_model("hmac_proxy.Route").objects.create(id="site", dialect="kong", paths=["/site"], this_site=True)
+    take(document())
+    exported = export_document(True)
+    assert "routes" not in exported.document
+    assert [tuple(found) for found in exported.skipped] == [("route for this site site", "only the console has them")]
+
+
+def test_apis_of_kong_0_come_back() -> None:
+    kong = Kong()
+    kong.made("apis", {"name": "old", "request_path": "/old", "upstream_url": "http://127.0.0.1:81/x"})
+    kong.made("apis/old/plugins", {"name": "hmac-auth", "config": {"clock_skew": 10, "hide_credentials": True}})
+    before = (kong.get("apis/old").json(), kong.get("apis/old/plugins").json()["data"][0])
+    assert before[0]["upstream_url"] == "http://127.0.0.1:81/x" and before[1]["config"]["clock_skew"] == 10
+    assert "legacy: true" in again()
+    after = (kong.get("apis/old").json(), kong.get("apis/old/plugins").json()["data"][0])
+    for old, new in zip(before, after, strict=True):
+        assert {**new, "created_at": 0} == {**old, "created_at": 0}
 
 
 def test_texts_that_look_like_templates_stand_for_themselves() -> None:

@@ -60,6 +60,8 @@ class Command(BaseCommand):
         else:
             sys.stdout.flush()
             self.stdout.write(written, ending="")
+        for what, why in exported.unseen:
+            self.stderr.write(f"only for hmac_import: {what}: {why}", self.style.WARNING)
         for what, why in exported.skipped:
             self.stderr.write(f"not in the file: {what}: {why}", self.style.WARNING)
 
