@@ -194,7 +194,7 @@ class PluginForm(EntityForm):
         if "config" in self.fields:
             self.fields["config"].help_text = (
                 "{} takes the defaults of the original. What is proposed is for hmac-auth; left as it is, another "
-                "plugin gets a proposal of its own."
+                "plugin, or Kong's dialect, gets a proposal of its own."
             )
             if self.instance._state.adding and not self.initial.get("config"):
                 from .plugins.hmac_auth import PROPOSED

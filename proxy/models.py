@@ -494,7 +494,9 @@ class Plugin(Entity):
                 config = sealing.checkable(self.name, self.config)
                 validate_config(self.name, config, spoken(self.name, self.dialect, self.legacy))
             except (ConfigError, ImproperlyConfigured) as error:
-                problems.say("config", str(error))
+                # A name that the dialect has not got is the name's fault.
+                wrong_name = isinstance(error, ConfigError) and error.field == "name"
+                problems.say("name" if wrong_name else "config", str(error))
                 return
             for inner in multi_auth.methods(self.config) if self.name == multi_auth.name else ():
                 if inner not in known:

@@ -327,6 +327,14 @@ def serve(db: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]
         (["--tls-cert", "cert.pem"], "--tls-cert and --tls-key must both be given, or neither"),
         (["--tls-cert", "no.pem", "--tls-key", "no.key"], "--tls-cert, --tls-key: no.pem: No such file or directory"),
         (["--admin-tls-key", "key.pem"], "--admin-tls-cert and --admin-tls-key must both be given"),
+        (["--kong-admin-open"], "--kong-admin-open goes with --kong-admin-bind"),
+        (["--kong-admin-tls-key", "key.pem"], "--kong-admin-tls-key goes with --kong-admin-bind"),
+        (["--no-admin", "--kong-admin-bind", "127.0.0.1:9"], "--kong-admin-bind and --no-admin exclude each other"),
+        (["--kong-admin-bind", "kong:8001"], "--kong-admin-bind: 'kong:8001' was given; allowed: an IP address"),
+        (
+            ["--kong-admin-bind", "0.0.0.0:9", "--kong-admin-open"],
+            "--kong-admin-open: 0.0.0.0 was given; allowed: a loopback address such as 127.0.0.1",
+        ),
         (["--bind", "127.0.0.1:9", "--admin-bind", "127.0.0.1:9"], "gateway and console cannot both listen on port 9"),
         (["--bind", "0.0.0.0:9", "--admin-bind", "127.0.0.1:9"], "gateway and console cannot both listen on port 9"),
     ],
@@ -337,6 +345,15 @@ def test_wrong_options_are_refused_in_words(serve: Callable[..., list[Any]], arg
     with pytest.raises(CommandError) as error:
         serve(*arguments)
     assert words in str(error.value)
+
+
+def test_kong_s_admin_api_has_a_certificate_of_its_own(serve: Callable[..., list[Any]], tmp_path: Path) -> None:
+    cert, key = Authority(tmp_path).issue("127.0.0.1")
+    port = free_port()
+    where = ["--kong-admin-bind", f"127.0.0.1:{port}"]
+    listeners = serve(*where, "--kong-admin-tls-cert", cert, "--kong-admin-tls-key", key)
+    [listener] = [listener for listener in listeners if listener.app == "kong-admin"]
+    assert (listener.url, listener.cert, listener.key) == (f"https://127.0.0.1:{port}", cert, key)
 
 
 def test_a_certificate_with_another_key_is_refused(serve: Callable[..., list[Any]], tmp_path: Path) -> None:

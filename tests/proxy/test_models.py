@@ -392,6 +392,8 @@ def test_a_plugin_is_in_one_global_rule_only() -> None:
     [
         ({"name": "nonsense"}, "name", "hmac-auth"),
         ({"config": {"clock_skew": 0}}, "config", "clock_skew"),
+        ({"name": "acl"}, "name", "one of"),
+        ({"name": "limit-count", "dialect": "kong"}, "name", "one of"),
         ({"config": []}, "config", "a JSON object"),
         ({"config": [1]}, "config", "a JSON object"),
         ({"protocols": ["smtp"]}, "protocols", "http"),

@@ -83,6 +83,8 @@ class Command(BaseCommand):
         parser.add_argument(
             "--kong-admin-open", action="store_true", help="ask nobody for a key there; loopback addresses only"
         )
+        parser.add_argument("--kong-admin-tls-cert", default="", metavar="FILE")
+        parser.add_argument("--kong-admin-tls-key", default="", metavar="FILE")
         parser.add_argument("--no-admin", action="store_true", help="no console here: a data-plane node")
         parser.add_argument("--status-bind", default="", metavar="ADDR", help="with --no-admin: health and metrics")
 
@@ -95,8 +97,10 @@ class Command(BaseCommand):
             raise CommandError("--status-bind goes with --no-admin; the console has health and metrics of its own")
         if options["kong_admin_bind"] and options["no_admin"]:
             raise CommandError("--kong-admin-bind and --no-admin exclude each other")
-        if options["kong_admin_open"] and not options["kong_admin_bind"]:
-            raise CommandError("--kong-admin-open goes with --kong-admin-bind")
+        if not options["kong_admin_bind"]:
+            for name in ("kong_admin_open", "kong_admin_tls_cert", "kong_admin_tls_key"):
+                if options[name]:
+                    raise CommandError(f"--{name.replace('_', '-')} goes with --kong-admin-bind")
         self._check_database()
         with tempfile.TemporaryDirectory(prefix="hmac-gateway-") as folder:
             listeners = self._listeners(options, Path(folder))
@@ -135,14 +139,15 @@ class Command(BaseCommand):
     @staticmethod
     def _kong_admin(options: dict[str, Any]) -> Listener:
         host, port = address(options["kong_admin_bind"], "--kong-admin-bind")
+        cert, key = tls_files(options["kong_admin_tls_cert"], options["kong_admin_tls_key"], "--kong-admin-tls")
         if not options["kong_admin_open"]:
-            return Listener("kong-admin", host, port)
+            return Listener("kong-admin", host, port, cert, key)
         if not ipaddress.ip_address(host).is_loopback:
             raise CommandError(
                 f"--kong-admin-open: {host} was given; allowed: a loopback address such as 127.0.0.1, since everybody "
                 "who reaches it may change everything"
             )
-        return Listener("kong-admin-open", host, port)
+        return Listener("kong-admin-open", host, port, cert, key)
 
     @staticmethod
     def _check_database() -> None:
