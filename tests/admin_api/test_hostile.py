@@ -121,7 +121,7 @@ SPECIAL |= {
     "plugin_config_id": st.just("pc"),
     "group_id": st.just("gr"),
 }
-SPECIAL["plugins"] = st.sampled_from(sorted(ALL)).flatmap(
+SPECIAL["plugins"] = st.sampled_from(sorted(name for name in ALL if "apisix" in ALL[name].config_schema)).flatmap(
     lambda name: st.fixed_dictionaries({name: shaped(with_meta(ALL[name].config_schema["apisix"]))})
 )
 SPECIAL["upstream"] = shaped({**schemas.UPSTREAM, "required": ["nodes"]})
