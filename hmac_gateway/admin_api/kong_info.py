@@ -20,6 +20,7 @@ from ..models import MinuteCounter
 from . import audit
 from . import kong_lookup as lookup
 from .kong_absent import ABSENT
+from .kong_config import replace_config, show_config
 from .kong_entities import BY_PATH, ENTITIES, below
 from .kong_entity import Doc, Entity, examine
 from .kong_errors import not_found, plain, schema_violation
@@ -75,7 +76,7 @@ def status(ask: Ask) -> tuple[int, Any]:
 
 def endpoints(ask: Ask) -> tuple[int, Any]:
     """GET /endpoints: every address there is."""
-    found = {"/", "/status", "/endpoints", "/tags", "/tags/{tags}", "/plugins/enabled"}
+    found = {"/", "/status", "/endpoints", "/tags", "/tags/{tags}", "/plugins/enabled", "/config"}
     found |= {"/schemas/{name}", "/schemas/{db_entity_name}/validate", "/schemas/plugins/{name}"}
     found |= {"/schemas/plugins/validate", "/upstreams/{upstreams}/health"}
     found |= {f"/upstreams/{{upstreams}}/targets/{{targets}}/{mark}" for mark in ("healthy", "unhealthy")}
@@ -249,4 +250,5 @@ HANDLERS: Final[Mapping[str, Mapping[str, Callable[[Any], tuple[int, Any]]]]] = 
     "endpoints": {"GET": endpoints},
     "tags": {"GET": tags},
     "plugins/enabled": {"GET": enabled},
+    "config": {"GET": show_config, "POST": replace_config},
 }
