@@ -61,6 +61,11 @@ class Spec:
     open: bool = False
 
 
+def same_id(given: Any, key: Any) -> bool:
+    """Whether a text is a row's id; letters of UUIDs have no case (RFC 9562 4)."""
+    return isinstance(given, str) and (given == str(key) or (is_uuid(given) and given.lower() == str(key)))
+
+
 def clean(spec: Spec, value: Any) -> tuple[Any, Errors | None]:
     """The value as it is stored (defaults filled in, sets without repetition), and what is wrong with it, or None."""
     if value is None:

@@ -31,7 +31,7 @@ from .kong_errors import (
     unresolved,
 )
 from .kong_lookup import Within, find, get, has_text_key, rows_of
-from .kong_spec import IMMUTABLE, NOT_UUID, is_uuid, merged
+from .kong_spec import IMMUTABLE, NOT_UUID, is_uuid, merged, same_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +80,9 @@ def upsert(entity: Entity, text: str, given: Doc, call: Call, within: Within | N
 
 def _same_key(entity: Entity, row: Any, text: str, given: Doc) -> Doc:
     """What was sent, with the key of the address where that is not the id."""
-    if given.get("id") not in (None, str(row.pk)):
+    if given.get("id") is not None and not same_id(given["id"], row.pk):
         raise schema_violation({"id": IMMUTABLE})
-    if str(row.pk) == text.lower() or not entity.key:
+    if same_id(text, row.pk) or not entity.key:
         return given
     spec = entity.fields[entity.key]
     # A secret is its own key: what is there stays.
@@ -93,7 +93,7 @@ def change(entity: Entity, text: str, given: Doc, call: Call, within: Within | N
     """Change the fields that were sent; records are merged, everything else is replaced. Raises KongError 404."""
     with one_version():
         row = get(entity, text, within)
-        if given.get("id") not in (None, str(row.pk)):
+        if given.get("id") is not None and not same_id(given["id"], row.pk):
             raise schema_violation({"id": IMMUTABLE})
         shown = {name: item for name, item in entity.show(row).items() if name != "id" and name not in STAMPS}
         sent = dict(given) if entity.prepare is None else entity.prepare(dict(given))
@@ -119,9 +119,10 @@ def write(entity: Entity, row: Any, doc: Doc, call: Call, finish: Finish = lambd
     if row is None:
         row = model(**entity.own)
         if doc["id"] is not None:
-            if _taken(model._default_manager.filter(pk=doc["id"])):
-                raise primary_key_violation(doc["id"])
-            row.pk = doc["id"]
+            key = doc["id"].lower() if is_uuid(doc["id"]) else doc["id"]
+            if _taken(model._default_manager.filter(pk=key)):
+                raise primary_key_violation(key)
+            row.pk = key
         if doc["created_at"] is not None:
             row.created_at = moment(doc["created_at"])
     check_unique(entity, row, doc)
@@ -165,7 +166,8 @@ def resolved(entity: Entity, doc: Doc) -> Doc:
         if parent is not None:
             if key == "id":
                 rows = rows_of(parent)
-                row = rows.filter(pk=text).first() if is_uuid(text) or _is_key(parent, text) else None
+                plain = is_uuid(text) or _is_key(parent, text)
+                row = rows.filter(pk__in=[text, text.lower()]).first() if plain else None
             else:
                 row = find(parent, text)
             if row is not None:

@@ -182,6 +182,12 @@ def test_put_creates_and_replaces_with_defaults(kong: Kong) -> None:
     chosen = "5f9d1c9e-1111-4222-8333-444455556666"
     by_id = kong.put(f"services/{chosen}", {"host": "c.example"}).json()
     assert (by_id["id"], by_id["name"]) == (chosen, None)
+    upper = chosen.upper()
+    assert kong.put(f"services/{upper}", {"host": "c.example", "id": upper}).json()["id"] == chosen
+    other = "AAAAAAAA-1111-4222-8333-444455556666"
+    assert kong.made("services", {"host": "d.example", "id": other})["id"] == other.lower()
+    assert kong.get(f"services/{other}").status_code == kong.get(f"services/{other.lower()}").status_code == 200
+    assert kong.made("routes", {"paths": ["/"], "service": {"id": other}})["service"] == {"id": other.lower()}
     clash = kong.put(f"services/{chosen}", {"host": "c.example", "name": "s"})
     assert (clash.status_code, clash.json()["code"]) == (409, 5)
     wrong = kong.put("services/s", {"host": "x", "id": chosen})
