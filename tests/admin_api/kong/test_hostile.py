@@ -108,7 +108,7 @@ class Hostile(TestCase):
         self.kong.made("consumers", {"username": "co"})
         self.kong.made("upstreams", {"name": "u.local"})
 
-    @settings(max_examples=examples(60), deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples(30), deadline=None, suppress_health_check=list(HealthCheck))
     @given(documents(), st.sampled_from(["PUT", "PATCH"]))
     def test_documents(self, case: tuple[str, dict[str, Any]], method: str) -> None:
         name, doc = case
@@ -139,7 +139,7 @@ class Hostile(TestCase):
             other = self.kong.call(method, f"{path}/{PARENTS[name]}", doc)
             assert other.status_code < 500, (method, case, other.content)
 
-    @settings(max_examples=examples(40), deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples(25), deadline=None, suppress_health_check=list(HealthCheck))
     @given(
         st.sampled_from(["GET", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"]),
         st.lists(
