@@ -328,7 +328,9 @@ def _passed(
     what = f"this {'route' if place.route_id else 'place'}"
     if not message.target_exact:
         report.hints.append(_REBUILT)
-    for step in _methods(pipeline, message, snapshot, now):
+    # In Kong's dialect some may not have been asked, where another had found who calls.
+    tried = outcome.held if isinstance(outcome, Admission) else pipeline
+    for step in _methods(tried, message, snapshot, now):
         lookup = snapshot.lookups[step.plugin.holder]
         if step.plugin.name != hmac_auth.name:
             trace = Trace()

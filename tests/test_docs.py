@@ -428,7 +428,11 @@ WORDS = [(name, reason) for dialect, name, reason in TABLE if dialect == "apisix
 @pytest.mark.parametrize(("plugin", "reason"), WORDS)
 def test_every_answer_of_a_plugin_is_documented(plugin: str, reason: Reason | None) -> None:
     status, text, key = TABLE["apisix", plugin, reason]
-    shown = f'| {status} | `{{"{key}":"{text}"}}` |'.replace("{size}", "N").replace("{limit}", "M")
+    shown = (
+        f'| {status} | `{{"{key}":"{text}"}}` |'.replace("{size}", "N")
+        .replace("{limit}", "M")
+        .replace("{word}", "Signature")
+    )
     assert shown in read(f"docs/{plugin}.md"), shown
 
 

@@ -12,11 +12,13 @@ from django.core.checks import CheckMessage, Warning
 
 from ..gate import Step
 from ..plugins import PLUGINS, hmac_auth
-from ..schemes.apisix import REQUEST_TARGET
+from ..schemes.kong import REQUEST_LINE, REQUEST_TARGET
 from .common import SHARED_STORES, did_you_mean, shortened, value
 
 #: Still verified where a configuration allows them; nothing new should use them.
 WEAK_ALGORITHMS: Final = frozenset({"hmac-sha1", "hmac-md5", "sha1", "md5"})
+#: What stands for method and target in a list of headers.
+_TARGETS: Final = frozenset({REQUEST_TARGET, REQUEST_LINE})
 #: Seconds: both originals' default. Within it, on both sides, an overheard request can be sent again.
 MAX_SKEW: Final = 300
 
@@ -54,12 +56,12 @@ def forgotten(found: Iterable[Placed]) -> Iterator[CheckMessage]:
 
 def targets(found: Iterable[Placed]) -> Iterator[CheckMessage]:
     """Signatures that hold for another method, path or query as well."""
-    places = [where for where, policy in signed(found) if REQUEST_TARGET not in policy.required]
+    places = [where for where, policy in signed(found) if not _TARGETS & {*policy.required}]
     if places:
         yield Warning(
             f"Signatures need not cover method, path and query at: {shortened(places)}. An overheard one can be used "
             "for another address.",
-            hint=f'Set "signed_headers": ["{REQUEST_TARGET}", "date"].',
+            hint=f'Set "signed_headers" (in Kong\'s dialect "enforce_headers") to ["{REQUEST_TARGET}", "date"].',
             id="hmac_gateway.W012",
         )
 

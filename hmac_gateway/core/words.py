@@ -64,7 +64,7 @@ TABLE: Final[dict[tuple[str, str, Reason | None], Row]] = {
     ("apisix", "hmac-auth", None): Row(401, _UNVERIFIED),
     ("apisix", "hmac-auth", Reason.MISSING): Row(401, "Missing authorization in request"),
     ("apisix", "hmac-auth", Reason.WRONG_SCHEME): Row(
-        401, _UNVERIFIED + ": Authorization header does not start with 'Signature'"
+        401, _UNVERIFIED + ": Authorization header does not start with '{word}'"
     ),
     ("apisix", "hmac-auth", Reason.ANONYMOUS_UNKNOWN): Row(401, "Invalid user authorization"),
     ("apisix", "hmac-auth", Reason.REPLAYED): Row(401, _UNVERIFIED + ": replayed"),

@@ -56,7 +56,7 @@ def parse(message: Message) -> Claim | Failure | None:
         key_id, algorithm, listed, signature = usual.groups()
     else:
         if not text.startswith(_WORD):
-            return Failure(Reason.WRONG_SCHEME)
+            return Failure(Reason.WRONG_SCHEME, facts={"word": _WORD})
         rest = text[len(_WORD) :]
         if rest and rest[0] not in " \t":
             return Failure(Reason.MALFORMED_AUTHORIZATION, "no blank follows the word Signature")

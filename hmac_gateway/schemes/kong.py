@@ -53,7 +53,10 @@ class Kong:
     carriers: frozenset[Carrier] = frozenset(CARRIERS)
 
     def parse(self, message: Message) -> Claim | Failure | None:
-        """Read `Proxy-Authorization`, and only if that cannot be read `Authorization`. None without either."""
+        """Read `Proxy-Authorization`, and only if that cannot be read `Authorization`. None without either.
+
+        WRONG_SCHEME where neither begins with `hmac`.
+        """
         failure: Failure | None = None
         for carrier in CARRIERS:
             text = message.get(carrier.name)
@@ -69,7 +72,10 @@ class Kong:
             if _TWICE.search(text):
                 # Two headers that the server has joined, as WSGI servers do.
                 return Failure(Reason.DUPLICATE_HEADER, facts={"header": carrier.name})
-            failure = Failure(Reason.MALFORMED_AUTHORIZATION, f"{carrier.name} is not in Kong's form")
+            if text[:4].lower() == "hmac":
+                failure = Failure(Reason.MALFORMED_AUTHORIZATION, f"{carrier.name} is not in Kong's form")
+            else:
+                failure = failure or Failure(Reason.WRONG_SCHEME, facts={"word": "hmac"})
         return failure
 
     def cover(self, message: Message, claim: Claim) -> Cover:

@@ -30,7 +30,7 @@ def read_off(message: Message, reason: Reason) -> Iterator[str]:
     if not texts:
         yield "the request has neither Proxy-Authorization nor Authorization; a proxy may have taken it away"
         return
-    if reason is Reason.MALFORMED_AUTHORIZATION:
+    if reason in (Reason.MALFORMED_AUTHORIZATION, Reason.WRONG_SCHEME):
         for text in texts:
             yield from _grammar(text.strip(" \t"))
     listed = next((found[1] for text in texts if (found := re.search(r'headers="([^"]*)"', text))), "")

@@ -18,6 +18,7 @@ FACTS = {
     "type": "consumer_name",
     "why": "the path holds a dot segment",
     "name": "guest",
+    "word": "Signature",
     "claim": "exp",
 }
 

@@ -8,6 +8,7 @@ the same address; status and reason code must be those of the row, and at the au
 from __future__ import annotations
 
 import asyncio
+import hmac
 import json
 import logging
 import time
@@ -288,6 +289,65 @@ PROXIED_CASES = [
     ),
     Case("another digest", 401, "algorithm_not_allowed", headers=lambda c: [("X-Signature", "sha1 AAAA")]),
     Case("one part", 401, "signature_malformed", headers=lambda c: [("X-Signature", "AAAA")]),
+]  # fmt: skip
+
+
+#: Kong's format, words and order of checks.
+KONG: dict[str, Any] = {
+    "algorithms": ["hmac-sha256"], "enforce_headers": ["@request-target", "date"],
+    "replay_protection": True, "validate_request_body": True, "max_req_body_size": 20, "expose_reason": True,
+}  # fmt: skip
+
+
+def kong(case: Case, *extra: tuple[str, str], header: str = "Authorization", **more: Any) -> Pairs:
+    """Signed as Kong's clients do, over target, date and what is in `extra`; with plain `hmac`."""
+    date = formatdate(more.get("at", time.time()), usegmt=True)
+    target, method = more.get("target", case.target), more.get("method", case.method).lower()
+    lines = [f"@request-target: {method} {target}", f"date: {date}", *(f"{name}: {value}" for name, value in extra)]
+    secret = more.get("secret", "my-hmac-secret").encode()
+    mac = b64encode(hmac.digest(secret, "\n".join(lines).encode("latin-1"), "sha256")).decode()
+    listed = " ".join(["@request-target", "date", *(name for name, _ in extra)])
+    text = f'hmac username="{more.get("key_id", "client-1")}", algorithm="hmac-sha256", headers="{listed}", '
+    return [("Date", date), *extra, (header, f'{text}signature="{mac}"')]
+
+
+KONG_CASES = [
+    Case("signed for Kong", 200, headers=kong),
+    Case("in Proxy-Authorization", 200, headers=lambda c: kong(c, header="Proxy-Authorization")),
+    Case("escapes, signed as sent", 200, target="/case/a%2Fb/%7e?x=%20&y", headers=kong),
+    Case(
+        "a signed digest", 200, method="POST", body=b"hello",
+        headers=lambda c: kong(c, ("digest", digest_of(b"hello"))),
+    ),
+    Case(
+        "another body than the digest's", 401, "digest_mismatch", method="POST", body=b"hallo",
+        headers=lambda c: kong(c, ("digest", digest_of(b"hello"))),
+    ),
+    Case("a body without a digest", 401, "digest_missing", method="POST", body=b"hello", headers=kong),
+    Case(
+        "an unsigned digest for Kong", 401, "digest_not_signed", method="POST", body=b"hello",
+        headers=lambda c: [*kong(c), ("Digest", digest_of(b"hello"))],
+    ),
+    Case(
+        "a large body for Kong", 413, "body_too_large", method="POST", body=b"x" * 21,
+        headers=lambda c: kong(c, ("digest", digest_of(b"x" * 21))),
+    ),
+    Case("garbage without a date", 401, "date_missing", headers=lambda c: [("Authorization", "hmac x")]),
+    Case(
+        "garbage", 401, "malformed_authorization",
+        headers=lambda c: [("Authorization", "hmac x"), ("Date", formatdate(usegmt=True))],
+    ),
+    Case(
+        "two fields in one header", 400, "duplicate_header",
+        headers=lambda c: [*kong(c), kong(c)[-1]],
+    ),
+    Case("an old signature for Kong", 401, "clock_skew", headers=lambda c: kong(c, at=time.time() - 400)),
+    Case(
+        "an old date, a new one unsigned", 401, "clock_skew",
+        headers=lambda c: [*kong(c, at=time.time() - 400), ("X-Date", formatdate(usegmt=True))],
+    ),
+    Case("another target for Kong", 401, "signature_mismatch", headers=lambda c: kong(c, target="/case/y")),
+    Case("nobody's key for Kong", 401, "unknown_key", headers=lambda c: kong(c, key_id="nobody")),
 ]  # fmt: skip
 
 
@@ -610,6 +670,12 @@ def test_heads(case: Case, lane: Any) -> None:
 @pytest.mark.parametrize("case", BODY_CASES, ids=str)
 def test_bodies(case: Case, lane: Any) -> None:
     assert lane(case, {"config": BODIES}) == (case.status, case.code)
+
+
+@pytest.mark.parametrize("lane", LANES, ids=lambda lane: lane.__name__)
+@pytest.mark.parametrize("case", KONG_CASES, ids=str)
+def test_signatures_for_kong(case: Case, lane: Any) -> None:
+    assert lane(case, {"config": KONG, "dialect": "kong"}) == (case.status, case.code)
 
 
 @pytest.mark.parametrize("lane", LANES, ids=lambda lane: lane.__name__)
