@@ -139,6 +139,36 @@ def test_an_anonymous_consumer() -> None:
     assert not report.steps[-1].ok
 
 
+def test_who_is_known_is_not_asked_again_in_kongs_dialect() -> None:
+    Route(id="r", dialect="kong", paths=["/ip"]).save()
+    guest = str(Consumer.objects.get(username="guest").id)
+    for name, anonymous in (("key-auth", "guest"), ("hmac-auth", guest)):
+        Plugin(name=name, route_id="r", dialect="kong", config={"anonymous": anonymous}).save()
+    view = Runtime()
+    assert view.refresh() and view.snapshot is not None, view.problems
+
+    def told(*headers: tuple[str, str]) -> Report:
+        assert view.snapshot is not None
+        return explain_request(view.snapshot, Message("GET", "/ip", [("Host", "h"), *headers]), b"", NOW)
+
+    known = told(("apikey", "alice-primary-key"))
+    assert known.accepted and [step.name for step in known.steps] == ["key sent", "key"]
+    unknown = told(("apikey", "nobody"))
+    assert unknown.accepted and "authorization" in [step.name for step in unknown.steps]
+
+
+def test_kong_0_x_is_explained_as_such() -> None:
+    Route(id="r", dialect="kong", paths=["/ip"]).save()
+    Plugin(name="hmac-auth", route_id="r", dialect="kong", legacy=True, config={}).save()
+    view = Runtime()
+    assert view.refresh() and view.snapshot is not None, view.problems
+    text = 'hmac username="client-1", algorithm="x", headers="date @request-target", signature="eA=="'
+    pairs = [("Host", "h"), ("Date", "Sun, 06 Nov 1994 08:49:37 GMT"), ("Authorization", text)]
+    report = explain_request(view.snapshot, Message("GET", "/ip", pairs), b"", NOW)
+    assert report.reason == Reason.SIGNATURE_MISMATCH
+    assert any("the request line is listed as request-line" in hint for hint in report.hints)
+
+
 def test_an_open_route() -> None:
     report = explain(guard(), message())
     assert report.accepted and report.hints == ["this route asks for no credentials"]

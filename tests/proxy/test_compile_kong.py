@@ -273,3 +273,10 @@ def test_marks_hold_for_nodes_of_apisix_too(rows: Rows) -> None:
     rows.node("a")
     rows.node("b", marked_unhealthy=True)
     assert [node.host for node in compiled(rows).upstreams["u"].nodes] == ["a"]
+
+
+@pytest.mark.parametrize(("legacy", "dialect"), [(True, "kong-legacy"), (False, "kong")])
+def test_what_kong_0_x_wrote_answers_as_kong_0_x(rows: Rows, legacy: bool, dialect: str) -> None:
+    rows.plugin("route:r", dialect="kong", legacy=legacy)
+    (step,) = only(rows).pipeline
+    assert step.common.dialect == dialect

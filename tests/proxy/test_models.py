@@ -452,3 +452,20 @@ def test_a_node_is_marked_by_hand(checks: dict[str, Any], unmarked: str) -> None
     assert ConfigVersion.load().version == version + 1
     node.mark(healthy=True)
     assert Node.objects.get(pk=node.pk).health == unmarked
+
+
+def test_kong_0_x_takes_its_own_fields_only() -> None:
+    def legacy(**config: Any) -> Plugin:
+        return Plugin(name="hmac-auth", dialect="kong", legacy=True, config=config)
+
+    legacy(clock_skew=0, hide_credentials=True).full_clean()
+    for field, value in (("clock_skew", -1), ("enforce_headers", ["date"]), ("algorithms", ["hmac-sha1"])):
+        assert field in str(errors(legacy(**{field: value})))
+    assert "clock_skew" in str(errors(Plugin(name="hmac-auth", dialect="kong", config={"clock_skew": 0})))
+
+
+@pytest.mark.parametrize(("name", "dialect"), [("acl", "apisix"), ("jwt", "apisix"), ("limit-count", "kong")])
+def test_a_plugin_of_the_other_dialect(name: str, dialect: str) -> None:
+    saved(Route(id="r", dialect=dialect, paths=["/"]))
+    words = str(errors(Plugin(name=name, dialect=dialect, route_id="r", config={"allow": ["a"], "count": 1})))
+    assert "allowed: one of" in words and "basic-auth" in words
