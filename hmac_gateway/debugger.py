@@ -329,8 +329,8 @@ def _passed(
     if not message.target_exact:
         report.hints.append(_REBUILT)
     # In Kong's dialect some may not have been asked, where another had found who calls.
-    tried = outcome.held if isinstance(outcome, Admission) else pipeline
-    for step in _methods(tried, message, snapshot, now):
+    questioned = outcome.held if isinstance(outcome, Admission) else pipeline
+    for step in _methods(questioned, message, snapshot, now):
         lookup = snapshot.lookups[step.plugin.holder]
         if step.plugin.name != hmac_auth.name:
             trace = Trace()
