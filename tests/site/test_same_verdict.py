@@ -500,7 +500,7 @@ def drf(case: Case, policy: dict[str, Any]) -> tuple[int, str]:
 
 def routed(policy: dict[str, Any]) -> Snapshot:
     """PEOPLE, with a route that leads to no upstream: 503 then says that the request was let through."""
-    step = compile_step(policy.get("plugin", "hmac-auth"), policy["config"])
+    step = compile_step(policy.get("plugin", "hmac-auth"), policy["config"], policy.get("dialect", "apisix"))
     route = Route("r", ("/case/*",), pipeline([step]), Forward(None, Timeouts(1, 1, 1)))
     return replace(PEOPLE, routes=Router([route]))
 
@@ -653,6 +653,36 @@ PLUGINS: dict[str, tuple[dict[str, Any], list[Case]]] = {
 OF_PLUGINS = [
     pytest.param(case, {"plugin": name, "config": config}, id=f"{name}-{case}")
     for name, (config, cases) in PLUGINS.items()
+    for case in cases
+]
+
+#: What Kong's dialect sees otherwise: place, order, and what counts as absent.
+KONG_PLUGINS: dict[str, tuple[dict[str, Any], list[Case]]] = {
+    "key-auth": ({"key_names": ["k", "apikey"]}, [
+        Case("Kong: second name", 200, headers=header("apikey", "the-key")),
+        Case("Kong: argument of the first name", 200, target="/case/x?k=the-key", headers=nothing),
+        Case("Kong: empty", 401, "missing_credentials", headers=header("k", "")),
+        Case("Kong: unknown", 401, "unknown_key", headers=header("k", "x")),
+    ]),
+    "basic-auth": ({}, [
+        Case("Kong: user", 200, headers=basic("alice:pass: word")),
+        Case("Kong: proxy first", 200, headers=lambda c: [
+            ("Proxy-Authorization", basic("alice:pass: word")(c)[0][1]), ("Authorization", "Bearer x")]),
+        Case("Kong: wrong", 401, "wrong_password", headers=basic("alice:x")),
+        Case("Kong: nothing", 401, "missing_credentials", headers=nothing),
+    ]),
+    "jwt": ({"key_claim_name": "key"}, [
+        Case("Kong: token", 200, headers=header("Authorization", "Bearer " + token("HS256", _FAR))),
+        Case("Kong: no Bearer", 401, "missing_credentials", headers=header("Authorization", token("HS256", _FAR))),
+        Case("Kong: two tokens", 401, "several_credentials", target=f"/case/x?jwt={token('HS256', _FAR)}",
+             headers=header("Authorization", "Bearer " + token("HS256", {**_FAR, "n": 1}))),
+        Case("Kong: alg none", 401, "algorithm_unknown",
+             headers=header("Authorization", "Bearer " + token("HS256", _FAR, {"alg": "none"}))),
+    ]),
+}  # fmt: skip
+OF_PLUGINS += [
+    pytest.param(case, {"plugin": name, "config": config | {"expose_reason": True}, "dialect": "kong"}, id=str(case))
+    for name, (config, cases) in KONG_PLUGINS.items()
     for case in cases
 ]
 
