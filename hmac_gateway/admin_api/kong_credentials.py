@@ -67,6 +67,8 @@ class Method:
         """Set the columns. Raises KongError for a mask that stands for nothing."""
         if row._state.adding:
             row.dialect = "kong"
+            # One id in both admin APIs.
+            row.public_id = str(row.pk)
         row.consumer_id = key_of(doc, "consumer")
         row.plugin = self.plugin
         row.tags = doc["tags"] or []

@@ -50,8 +50,6 @@ def of(entity: Entity, row: Any, opened: bool, now: datetime) -> Doc:
         # Secrets are not compared: the document has masks. The rest decides on what the document means.
         if hasattr(row, name):
             setattr(twin, name, getattr(row, name))
-    if hasattr(row, "public_id"):
-        twin.public_id = str(row.pk)
     if entity.model != "hmac_proxy.Plugin" and "name" not in entity.fields:
         twin.name = ""
     entity.fill(twin, entity.show(row))

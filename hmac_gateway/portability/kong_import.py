@@ -151,9 +151,6 @@ class _Import:
         entity, doc = item.entity, item.doc
         row: Any = apps.get_model(entity.model)(**entity.own)
         row.pk = doc["id"]
-        if hasattr(row, "public_id"):
-            # Its id in APISIX's admin API.
-            row.public_id = doc["id"]
         given = doc["created_at"]
         row.created_at = (self._now if given is None else moment(int(given))) + timedelta(
             microseconds=self._ages[id(item)]
