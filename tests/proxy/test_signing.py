@@ -25,6 +25,7 @@ from tests.support.embedded import HOST, snapshot
 from tests.support.engine import mac64
 from tests.support.proxied import OK, Seen, Upstream, seen
 from tests.support.raw_upstream import Peer, answer
+from tests.support.served import free_port
 
 __all__ = ["configure", "fresh"]
 pytestmark = pytest.mark.urls("tests.support.embedded_site")
@@ -46,12 +47,13 @@ def takes_all(peer: Peer) -> None:
 @pytest.fixture(params=["gateway", "view"])
 def lane(request: pytest.FixtureRequest, configure: Any) -> Lane:
     def through(
-        port: int, method: str, target: str, headers: Headers = (), body: bytes | None = None, **config: Any
+        to: int | list[int], method: str, target: str, headers: Headers = (), body: bytes | None = None, **config: Any
     ) -> Got:
+        ports = to if isinstance(to, list) else [to]
         if request.param == "gateway":
-            (got,) = ask_gateway(snapshot([port], **config), (method, target, headers, body))
+            (got,) = ask_gateway(snapshot(ports, **config), (method, target, headers, body))
             return got
-        configure(port, **config)
+        configure(*ports, **config)
         length = [] if body is None else [("content-length", str(len(body)))]
         return ask(method, target, [*headers, *length], body)
 
@@ -94,6 +96,14 @@ def test_hmacproxys_signature_goes_over_head_and_body(lane: Lane, size: int) -> 
         found = seen(upstream.peer())
     mac = hmac.new(b"s3cret", f"POST\n{size}\n1\n/a b?c\n".encode() + body, "sha1").digest()
     assert found.body == body and found.get("x-signature") == f"sha1 {b64encode(mac).decode()}"
+
+
+def test_the_next_node_gets_a_signature_of_its_own(lane: Lane) -> None:
+    with Upstream(answer(OK)) as upstream:
+        more = {"pass_host": "node", "retries": 1, "sign": SIGN}
+        assert lane([free_port(), upstream.port], "GET", "/x", weights=[5, 1], **more).status == 200
+        found = seen(upstream.peer())
+    assert found.get("host") == f"127.0.0.1:{upstream.port}" and holds(found, "GET", "host", "date")
 
 
 def test_a_body_that_is_too_large_is_refused(lane: Lane) -> None:
