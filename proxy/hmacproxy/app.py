@@ -1,8 +1,8 @@
 """The command's ASGI application: the gateway lane with one secret in place of routes, in four modes.
 
-Made by `command`. Reading, spooling, forwarding and time-outs are `gateway.Gateway`'s; here stands what is the
+Made by `command`. Reading, spooling, forwarding and time-outs are `lane.Lane`'s; here stands what is the
 command's own: what is signed or verified, what goes upstream, and which words refuse. Imports `hmac_gateway` and this
-app's gateway, plan, `files`.
+app's lane, plan, `files`.
 """
 
 from __future__ import annotations
@@ -30,11 +30,10 @@ from hmac_gateway.plugins.base import AuthPlugin, Common
 from hmac_gateway.schemes.hmacproxy import HmacProxy, available
 from hmac_gateway.schemes.verify import Policy
 from hmac_gateway.snapshot import Snapshot, lookups
-from hmac_gateway.stores import RefusingStore
 
 from ..admission import host_fault, upstream_failure
 from ..exchange import Response, Target, Timeouts, TransportError
-from ..gateway import ClientLeft, Exchange, Gateway, Scope, Send
+from ..lane import CLIENT_SILENCE, SERVER, SPOOL_MEMORY, ClientLeft, Exchange, Lane, Scope, Send
 from ..plan import HOP_BY_HOP, Forward, Node, Upstream, forwarded_target, returned_headers
 from ..spool import Spool
 from .files import Files
@@ -42,7 +41,6 @@ from .options import Options
 
 #: Framing and addressing are written anew; Expect was answered by the server in front of us.
 _OURS: Final = frozenset({"host", "content-length", "expect", "x-forwarded-for"})
-_SERVER: Final = (b"server", b"hmac-gateway")
 #: Seconds: to connect, between two writes, between two reads. The original has none.
 _TIMEOUTS: Final = Timeouts(10.0, 60.0, 300.0)
 #: A verdict is for one request. Go's server adds the type, and so does the example in the original's README.
@@ -54,7 +52,7 @@ _ABSOLUTE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 _KEY: Final = "hmacproxy"
 
 
-class App(Gateway):
+class App(Lane):
     """One of the four modes, by what the options hold. `now` is Unix seconds."""
 
     def __init__(
@@ -67,11 +65,13 @@ class App(Gateway):
         credential = Credential(_KEY, Consumer(_KEY, _KEY), hmac_auth.name, _KEY, lambda now: (options.secret,))
         directory = Snapshot(0, lookups=lookups({hmac_auth.name: {_KEY: credential}}))
         super().__init__(
-            lambda: directory,
-            RefusingStore(""),
             now=now,
             dialect=HMACPROXY,
+            trusted=lambda address: False,
             log=log,
+            observer=None,
+            spool_memory=SPOOL_MEMORY,
+            client_silence=CLIENT_SILENCE,
             started=None if log is None else log.start,
             stopped=None if log is None else log.stop,
         )
@@ -165,13 +165,7 @@ class App(Gateway):
 
     async def _kept(self, exchange: Exchange, spool: Spool) -> Rejected | None:
         """Read the whole body; nothing has gone upstream yet."""
-        limit, size = self._limit, exchange.message.content_length or 0
-        if size <= limit:
-            async for chunk in self._body(exchange):
-                spool.write(chunk)
-                size = spool.size
-                if size > limit:
-                    break
+        size, limit = await self._read(exchange, spool, self._limit), self._limit
         if size <= limit:
             return None
         return Rejected(Reason.BODY_TOO_LARGE, dialect=HMACPROXY, facts={"size": size, "limit": limit})
@@ -248,7 +242,7 @@ class App(Gateway):
         headers = returned_headers(response.headers)
         names = {name for name, _ in headers}
         own = [pair for pair in response.headers if pair[0] in (b"server", b"x-request-id") and pair[0] not in names]
-        return [*headers, *own] if any(name == b"server" for name, _ in own) else [*headers, *own, _SERVER]
+        return [*headers, *own] if any(name == b"server" for name, _ in own) else [*headers, *own, SERVER]
 
     # --- files ---
 
@@ -266,7 +260,7 @@ class App(Gateway):
             if exchange.left:
                 raise ClientLeft
             if head is not None:
-                own = [_SERVER, (b"x-request-id", exchange.request_id.encode())]
+                own = [SERVER, (b"x-request-id", exchange.request_id.encode())]
                 exchange.status = head["status"]
                 await send({**head, "headers": [*head["headers"], *own]})
                 head = None

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from proxy.gateway import LINGER_SECONDS
+from proxy.lane import LINGER_SECONDS
 from tests.support.certificates import Authority
 from tests.support.proxied import OK, Proxied, Upstream, seen, wait_for
 from tests.support.raw_client import RawAnswer, request_bytes
