@@ -24,6 +24,7 @@ from .core.words import row
 from .expr import compile_expr
 from .plugins import ALL, OUTGOING, PLUGINS, RULES, get, multi_auth, validate_config
 from .plugins.base import AuthPlugin, Common, Facts, Judgement, OutgoingPlugin, Quota, RulePlugin, Spent
+from .plugins.fields import with_fields
 
 
 class Directory(Protocol):
@@ -243,7 +244,8 @@ def compile_plugin(
         order = priority if priority is not None else meta.get("priority", rule.priority[dialect])
         scope = f"{place}:{name}:{hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]}"
         found = {} if secrets is None else secrets
-        config = {**config, **{field: each.reveal().decode() for field, each in found.items() if each is not None}}
+        opened = {field: each.reveal().decode() for field, each in found.items() if each is not None}
+        config = with_fields(config, opened) if opened else config
         return Rule(rule, rule.compile(config, dialect), order, scope, when, response)
     plugin = get(name)
     compiled = plugin.compile(config, dialect)

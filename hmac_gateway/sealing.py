@@ -19,6 +19,7 @@ from . import crypto, references
 from .core.credential import MASK, Secret, is_reference
 from .core.errors import ConfigError
 from .plugins import secret_fields
+from .plugins.fields import value_at, with_fields
 
 logger = logging.getLogger("hmac_gateway.runtime")
 
@@ -35,17 +36,17 @@ def is_sealed(value: Any) -> bool:
 
 
 def _found(name: str, config: Any) -> dict[str, Any]:
-    """The secret fields that a configuration has; none of one that is no object."""
+    """The secret fields that a configuration has, dotted where they are in a record; none of one that is no object."""
     if not isinstance(config, Mapping):
         return {}
-    return {field: config[field] for field in secret_fields(name) if config.get(field) is not None}
+    return {field: value for field in secret_fields(name) if (value := value_at(config, field)) is not None}
 
 
 def shown(name: str, config: Any) -> Any:
     """The configuration as people and machines may see it. Opens nothing."""
     found = _found(name, config)
     masks = {field: MASK for field, value in found.items() if not (isinstance(value, str) and is_reference(value))}
-    return {**config, **masks} if masks else config
+    return with_fields(config, masks) if masks else config
 
 
 def checkable(name: str, config: Any) -> Any:
@@ -58,7 +59,7 @@ def checkable(name: str, config: Any) -> Any:
     if MASK in found.values():
         raise ConfigError(next(field for field, value in found.items() if value == MASK), MASK, _A_SECRET)
     masks = {field: MASK for field, value in found.items() if is_sealed(value)}
-    config = {**config, **masks} if masks else config
+    config = with_fields(config, masks) if masks else config
     check(name, config)
     if any(value != MASK and not is_reference(str(value)) for value in _found(name, config).values()):
         crypto.require_keys()
@@ -91,7 +92,7 @@ def taken(name: str, given: Any, stored: Any) -> Any:
         elif old is not None and _is(old, value):
             # Sealing it again would look like a change.
             kept[field] = old
-    return {**given, **kept} if kept else given
+    return with_fields(given, kept) if kept else given
 
 
 def same(name: str, given: Any, stored: Any) -> bool:
@@ -110,15 +111,20 @@ def sealed(name: str, config: Any) -> Any:
             raise ConfigError(field, MASK, _A_SECRET)
         if isinstance(value, str) and value and not is_sealed(value) and not is_reference(value):
             new[field] = SEALED + crypto.seal(value)
-    return {**config, **new} if new else config
+    return with_fields(config, new) if new else config
 
 
 def resealed(config: Any) -> dict[str, Any] | None:
     """The configuration with its secrets under the newest key, None where it has none. Raises CannotOpen."""
     if not isinstance(config, Mapping):
         return None
-    old = {field: value for field, value in config.items() if is_sealed(value)}
-    return {**config, **{f: SEALED + crypto.reseal(v.removeprefix(SEALED)) for f, v in old.items()}} if old else None
+    new: dict[str, Any] = {}
+    for field, value in config.items():
+        if is_sealed(value):
+            new[field] = SEALED + crypto.reseal(value.removeprefix(SEALED))
+        elif (inner := resealed(value)) is not None:
+            new[field] = inner
+    return {**config, **new} if new else None
 
 
 def secrets_of(name: str, config: Any) -> dict[str, str]:
@@ -139,7 +145,7 @@ def compared(name: str, given: Any, stored: Any) -> Any:
         elif value != visible[field]:
             alike = value in (MASK, _opened(before[field]))
             new[field] = visible[field] if alike else ANOTHER
-    return {**given, **new} if new else given
+    return with_fields(given, new) if new else given
 
 
 def opened(name: str, config: Any, where: str) -> tuple[Any, dict[str, Secret | None] | None]:
@@ -161,7 +167,7 @@ def opened(name: str, config: Any, where: str) -> tuple[Any, dict[str, Secret | 
         except references.Unresolved as error:
             logger.error("%s: `%s` is a reference that cannot be used: %s", where, field, error)
             secrets[field] = None
-    return {**config, **dict.fromkeys(found, MASK)}, secrets
+    return with_fields(config, dict.fromkeys(found, MASK)), secrets
 
 
 def _is(stored: str, text: str) -> bool:

@@ -253,6 +253,30 @@ def test_kongs_admin_api_masks_it_too(api: Api) -> None:
     assert b"$sealed" not in answers and SECRET not in answers.decode() + in_clear()
 
 
+def test_a_secret_inside_of_a_record(api: Api) -> None:
+    kong = Kong()
+    config = {"minute": 5, "policy": "redis", "redis": {"host": "redis.test", "password": SECRET}}
+    made = kong.made("plugins", {"name": "rate-limiting", "config": config})
+    assert made["config"]["redis"] == {
+        **{"host": "redis.test", "port": 6379, "timeout": 2000, "username": None, "password": MASK},
+        **{"database": 0, "ssl": False, "ssl_verify": False, "server_name": None},
+    }
+    stored = Plugin.objects.get().config
+    assert stored["redis"]["password"].startswith("$sealed://") and SECRET not in in_clear()
+    answer = kong.patch(f"plugins/{made['id']}", {"config": {"redis": {"database": 3}}})
+    assert answer.status_code == 200 and answer.json()["config"]["redis"]["password"] == MASK
+    assert Plugin.objects.get().config["redis"] == {**stored["redis"], "database": 3}
+
+    newer = Fernet.generate_key().decode()
+    with override_settings(HMAC_GATEWAY={**HMAC_GATEWAY, "ENCRYPTION_KEYS": [newer, *HMAC_GATEWAY["ENCRYPTION_KEYS"]]}):
+        call_command("hmac_rotate_keys", verbosity=0)
+        assert Plugin.objects.get().config["redis"]["password"] != stored["redis"]["password"]
+        assert sealing.secrets_of("rate-limiting", Plugin.objects.get().config) == {"redis.password": SECRET}
+    for wrong in ({"minute": 5, "redis": {"password": [SECRET]}}, {"minute": 5, "redis": {"pasword": SECRET}}):
+        answer = kong.post("plugins", {"name": "rate-limiting", "config": wrong})
+        assert answer.status_code == 400 and SECRET not in answer.content.decode()
+
+
 # --- the console ---
 
 

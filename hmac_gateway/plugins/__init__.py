@@ -96,7 +96,10 @@ def get(name: str) -> AuthPlugin:
 
 
 def secret_fields(name: str) -> tuple[str, ...]:
-    """The fields of a plugin's configuration that are kept sealed and shown masked; none for most plugins."""
+    """The fields of a plugin's configuration that are kept sealed and shown masked; none for most plugins.
+
+    A field of a record is dotted: `redis.password`.
+    """
     found: tuple[str, ...] = getattr(ALL.get(name), "secret_fields", ())
     return found
 
@@ -125,7 +128,8 @@ def validate_config(name: str, config: Mapping[str, Any], dialect: str) -> None:
     try:
         plugin.compile(config, dialect)
     except ConfigError as error:
-        known = plugin.config_schema.get(dialect, {}).get("properties", {}).keys() - {*hidden}
+        records = {field.partition(".")[0] for field in hidden}
+        known = plugin.config_schema.get(dialect, {}).get("properties", {}).keys() - records
         if not hidden or error.given is None or error.field.partition(".")[0] in known:
             raise
         # A misspelt field may hold what the right one should.

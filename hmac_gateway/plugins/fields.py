@@ -115,6 +115,23 @@ def filled(config: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, An
     return found
 
 
+def value_at(config: Mapping[str, Any], field: str) -> Any:
+    """What stands at a field, dotted where it is in a record; None where nothing does."""
+    found: Any = config
+    for name in field.split("."):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
+
+
+def with_fields(config: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a configuration with other values at some fields, dotted where they are in a record."""
+    new = dict(config)
+    for field, value in values.items():
+        name, _, inner = field.partition(".")
+        new[name] = with_fields(new.get(name) or {}, {inner: value}) if inner else value
+    return new
+
+
 def common(
     values: Mapping[str, Any], dialect: str, word: str, carriers: frozenset[Carrier], told: str = "identifier"
 ) -> Common:

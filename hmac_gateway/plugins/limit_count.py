@@ -42,15 +42,16 @@ def _number(most: int) -> dict[str, Any]:
     return {"type": ["integer", "string"], "exclusiveMinimum": 0, "maximum": most}
 
 
+REDIS_HOST: Final[dict[str, Any]] = {
+    "type": "string",
+    "minLength": 2,
+    "maxLength": 253,
+    "pattern": r"^[A-Za-z0-9._:-]+\Z",
+    "description": "a host name or an IP address",
+}
 #: A Redis of this limit's own. APISIX's pool is per connection, and accepted only.
 _REDIS: Final[dict[str, Any]] = {
-    "redis_host": {
-        "type": "string",
-        "minLength": 2,
-        "maxLength": 253,
-        "pattern": r"^[A-Za-z0-9._:-]+\Z",
-        "description": "a host name or an IP address",
-    },
+    "redis_host": REDIS_HOST,
     "redis_port": {"type": "integer", "minimum": 1, "maximum": 65535, "default": 6379},
     "redis_username": {"type": "string", "minLength": 1, "maxLength": 256},
     "redis_password": {"type": "string", "maxLength": 1024},

@@ -17,17 +17,20 @@ from datetime import UTC, datetime
 from math import ceil
 from typing import Any, Final
 
+from ..core.credential import MASK
 from ..core.dialects import KONG
 from ..core.errors import ConfigError, Rejected
 from ..core.message import Message
 from ..core.reasons import Reason
 from ..core.trace import Trace
 from . import fields
-from .base import Facts, Judgement, Quota, Spent
-from .limit_count import MOST, shortened
+from .base import Facts, Judgement, Quota, RedisServer, Spent
+from .limit_count import MOST, REDIS_HOST, shortened
 
 name: Final = "rate-limiting"
 priority: Final = {KONG: 910}
+#: Kept sealed and shown masked.
+secret_fields: Final = ("redis.password", "redis_password")
 
 #: From short to long, as windows are counted.
 PERIODS: Final = ("second", "minute", "hour", "day", "month", "year")
@@ -37,18 +40,21 @@ LIMIT_BY: Final = ("consumer", "credential", "ip", "service", "header", "path")
 _LIMIT: Final[dict[str, Any]] = {"type": "number", "exclusiveMinimum": 0, "maximum": MOST}
 _TEXT: Final[dict[str, Any]] = {"type": "string"}
 _REDIS: Final[dict[str, Any]] = {
-    "host": _TEXT,
+    "host": REDIS_HOST,
     "port": {"type": "integer", "minimum": 0, "maximum": 65535, "default": 6379},
     "timeout": {"type": "integer", "minimum": 0, "maximum": 2**31 - 2, "default": 2000},
-    "username": _TEXT,
-    "password": _TEXT,
-    "database": {"type": "integer", "default": 0},
+    "username": {"type": "string", "maxLength": 256},
+    "password": {"type": "string", "maxLength": 1024},
+    "database": {"type": "integer", "minimum": 0, "maximum": 2**31, "default": 0},
     "ssl": {"type": "boolean", "default": False},
     "ssl_verify": {"type": "boolean", "default": False},
-    "server_name": _TEXT,
+    "server_name": {"type": "string"},
 }
-#: Fields that would name another Redis than the settings do, or hold its password in clear.
-_NOT_HERE: Final = ("host", "username", "password", "server_name")
+
+
+def _without_default(kind: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in kind.items() if key != "default"}
+
 
 KONG_SCHEMA: Final = fields.kong(
     {
@@ -59,6 +65,7 @@ KONG_SCHEMA: Final = fields.kong(
         "policy": {"type": "string", "enum": ["local", "cluster", "redis"], "default": "local"},
         "fault_tolerant": {"type": "boolean", "default": True},
         "redis": {"type": "object", "properties": _REDIS, "additionalProperties": False},
+        **{f"redis_{field}": _without_default(kind) for field, kind in _REDIS.items()},
         "hide_client_headers": {"type": "boolean", "default": False},
         "error_code": {"type": "number", "minimum": 200, "maximum": 599, "default": 429},
         "error_message": {"type": "string", "default": "API rate limit exceeded"},
@@ -80,7 +87,7 @@ class Config:
 
     limits: tuple[tuple[str, float], ...]
     key: Reader
-    store: str
+    store: str | RedisServer
     tolerant: bool
     headers: bool
     code: int
@@ -104,21 +111,39 @@ def compile(config: Mapping[str, Any], dialect: str = KONG) -> Config:
     for kind, field in (("header", "header_name"), ("path", "path")):
         if values["limit_by"] == kind and not values[field]:
             raise fields.Worded(field, None, f"a value, by which limit_by {kind} counts", "required field missing")
-    for field in _NOT_HERE:
-        if values["redis"][field]:
-            # Configuration is stored and shown as it is: a password would lie there for every reader.
-            allowed = "nothing: policies redis and cluster count in the Redis that COUNTER_STORE names"
-            raise ConfigError(f"redis.{field}", "(not shown)", allowed)
+    # As Kong's configurations before 3.6 have them.
+    older = {field: value for field in _REDIS if (value := values[f"redis_{field}"]) is not None}
+    server = values["redis"] | older
+    if server["server_name"] and server["server_name"] != server["host"]:
+        raise ConfigError("redis.server_name", server["server_name"], "nothing: the host's name is what TLS asks for")
     return Config(
         limits=tuple(limits),
         key=_reader(values),
-        store="local" if values["policy"] == "local" else "redis",
+        store=_store(values["policy"], server),
         tolerant=values["fault_tolerant"],
         headers=not values["hide_client_headers"],
         code=int(values["error_code"]),
         message=values["error_message"],
         dialect=dialect,
     )
+
+
+def _store(policy: str, server: Mapping[str, Any]) -> str | RedisServer:
+    """Where it is counted. `cluster` is the Redis of the settings: what all workers share, as Kong's database is."""
+    if policy == "redis" and server["host"]:
+        password = server["password"] or ""
+        return RedisServer(
+            host=server["host"],
+            port=int(server["port"]),
+            database=int(server["database"]),
+            username=server["username"] or "",
+            # The mask is left where the secret could not be opened.
+            password=None if password == MASK else password,
+            tls=server["ssl"],
+            verify=server["ssl_verify"],
+            timeout=server["timeout"] / 1000,
+        )
+    return "local" if policy == "local" else "redis"
 
 
 def _reader(values: Mapping[str, Any]) -> Reader:

@@ -21,6 +21,7 @@ from ..admin_api.kong_lookup import rows_of
 from ..admin_api.kong_plugins import PLUGINS_ENTITY, available
 from ..admin_api.kong_spec import Spec, default_of, is_uuid
 from ..crypto import CannotOpen
+from ..plugins.fields import with_fields
 from . import kong_beyond
 from .apisix_export import Exported
 from .kong_match import derived_id, label_of_row
@@ -115,7 +116,7 @@ class _Export:
             if shown[name] is not None:
                 shown[name] = clear_secret(row)
         if entity is PLUGINS_ENTITY:
-            shown["config"] = {**shown["config"], **sealing.secrets_of(row.name, row.config)}
+            shown["config"] = with_fields(shown["config"], sealing.secrets_of(row.name, row.config))
         return shown
 
     def _why_not(self, entity: Entity, shown: Doc) -> str:

@@ -463,8 +463,11 @@ def refused(name: str, config: Any) -> ConfigError:
         ("rate-limiting", {"minute": 1, "limit_by": "path"}, "path"),
         ("rate-limiting", {"minute": 1, "limit_by": "path", "path": "x"}, "path"),
         ("rate-limiting", {"minute": 1, "error_code": 99}, "error_code"),
-        ("rate-limiting", {"minute": 1, "redis": {"host": "h"}}, "redis.host"),
-        ("rate-limiting", {"minute": 1, "redis": {"password": "hush"}}, "redis.password"),
+        ("rate-limiting", {"minute": 1, "redis": {"host": "a b", "password": "hush"}}, "redis.host"),
+        ("rate-limiting", {"minute": 1, "redis": {"password": ["hush"]}}, "redis.password"),
+        ("rate-limiting", {"minute": 1, "redis": "hush"}, "redis"),
+        ("rate-limiting", {"minute": 1, "redis_password": ["hush"]}, "redis_password"),
+        ("rate-limiting", {"minute": 1, "redis": {"host": "ab", "server_name": "x"}}, "redis.server_name"),
         ("rate-limiting", {"minute": 1, "redis": {"x": 1}}, "x"),
     ],
 )

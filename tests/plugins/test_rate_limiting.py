@@ -15,7 +15,7 @@ from hmac_gateway.core.message import Message
 from hmac_gateway.core.words import answer
 from hmac_gateway.counters import Counters, CounterStore, MemoryCounter, RedisCounter, RefusingCounter
 from hmac_gateway.plugins import rate_limiting
-from hmac_gateway.plugins.base import Facts, Quota
+from hmac_gateway.plugins.base import Facts, Quota, RedisServer
 from hmac_gateway.stores import StoreUnavailable
 
 from ..support.engine import credential
@@ -200,6 +200,32 @@ def test_where_nobody_can_count() -> None:
         assert Lane(away, minute=1, policy=policy).ask() == (200, {})
         assert Lane(away, minute=1, policy=policy, fault_tolerant=False).ask() == (500, {})
     assert Lane(away, minute=1).ask()[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("config", "store"),
+    [
+        ({}, "local"),
+        ({"policy": "redis"}, "redis"),
+        ({"policy": "cluster"}, "redis"),
+        ({"policy": "local", "redis": {"host": "other"}}, "local"),
+        (
+            {"policy": "redis", "redis": {"host": "other", "password": "hush", "ssl": True, "timeout": 500}},
+            RedisServer("other", 6379, 0, "", "hush", True, False, 0.5),
+        ),
+        (
+            {"policy": "redis", "redis_host": "other", "redis_port": 7, "redis_database": 3, "redis_username": "u"},
+            RedisServer("other", 7, 3, "u", "", False, False, 2.0),
+        ),
+        ({"policy": "redis", "redis_host": "other", "redis_password": "********"}, None),
+    ],
+)
+def test_where_it_counts(config: dict[str, Any], store: Any) -> None:
+    (quota,) = Lane(minute=1, **config).quotas()
+    if store is None:
+        assert isinstance(quota.store, RedisServer) and quota.store.password is None
+    else:
+        assert quota.store == store
 
 
 def test_fractions_of_requests_are_rounded_up() -> None:
