@@ -80,7 +80,7 @@ class Lab:
 
     def until(self, status: int, change: dict[str, str | None] | None = None, target: str = "/kong/healthy") -> Answer:
         """The page's request, sent until a change is in force."""
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 20
         while (answer := self.get(change, target)).status != status:
             assert time.monotonic() < deadline, (answer.status, answer.body, self.served.log.read_text())
             time.sleep(0.05)
@@ -120,6 +120,7 @@ def by_browser(lab: Lab) -> None:
             page.fill("#id_username", USER)
             page.fill("#id_password", PASSWORD)
             page.click("[type=submit]")
+            page.wait_for_url(f"{root}/admin/")
             # Plugins > New Plugin > HMAC Authentication, global.
             page.goto(f"{root}/admin/hmac_proxy/plugin/add/")
             page.select_option("#id_name", "hmac-auth")
@@ -144,10 +145,11 @@ def by_browser(lab: Lab) -> None:
             page.locator(".select2-results__option", has_text="john").click()
             page.select_option("#id_plugin", "hmac-auth")
             page.click("[name=_save]")
-            assert page.locator(".field-identifier .errorlist").count() == 1
+            page.wait_for_selector(".field-identifier .errorlist")
             page.fill("#id_identifier", USERNAME)
             page.fill("#id_secret", SECRET)
             page.click("[name=_save]")
+            page.wait_for_url("**/shown-once/")
             assert SECRET in page.content()
             assert not faults
         finally:
