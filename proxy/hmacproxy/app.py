@@ -91,7 +91,8 @@ class App(Lane):
         told = message
         if options.auth and self._upstream is None and self._files is None:
             told = self._original(message)
-        exchange.message, exchange.path = told, told.path
+        # Answered is what came, whatever was asked about.
+        exchange.message, exchange.path = message, told.path
         fault = self._fault(message, told)
         if fault is not None:
             await self._refuse(exchange, Rejected(fault, dialect=HMACPROXY), send)
@@ -137,8 +138,11 @@ class App(Lane):
             return None
         if message.duplicated & _ORIGINAL:
             return Reason.DUPLICATE_HEADER
-        # nginx asks by GET, with the headers of the request it is asked for and without its body.
-        return Reason.BODY_UNSEEN if message.method == "GET" and message.may_have_body else None
+        # nginx asks by GET, with the headers of the request it is asked about and without its body: one that is
+        # announced does not come. Else anybody could have added one, which means something to all but GET and HEAD.
+        kept = message.method == "GET" and message.may_have_body
+        unknown = told.method not in ("GET", "HEAD") and not message.may_have_body
+        return Reason.BODY_UNSEEN if kept or unknown else None
 
     def _original(self, message: Message) -> Message:
         """The request that a proxy asks about, where one may: its target and method, everything else as it came.

@@ -75,9 +75,18 @@ def test_the_original_uri(answering: Hmacproxy, uri: str, signed: str) -> None:
 
 
 def test_the_original_method(answering: Hmacproxy) -> None:
-    told = [("X-Original-URI", "/a"), ("X-Original-Method", "DELETE")]
-    assert accepted(answering.ask("GET", "/auth", [*told, sign("DELETE\n/a\n")]))
+    told = [("X-Original-URI", "/a"), ("X-Original-Method", "HEAD")]
+    assert accepted(answering.ask("GET", "/auth", [*told, sign("HEAD\n/a\n")]))
     assert not accepted(answering.ask("GET", "/auth", [*told, sign("GET\n/a\n")]))
+
+
+def test_methods_whose_body_is_not_shown(answering: Hmacproxy) -> None:
+    """Anybody could add a body to what was signed without one."""
+    told = [("X-Original-URI", "/a"), ("X-Original-Method", "POST")]
+    assert not accepted(answering.ask("GET", "/auth", [*told, sign("POST\n/a\n")]))
+    # A proxy that shows it is told the truth about it.
+    assert accepted(answering.ask("POST", "/auth", [*told, sign("POST\n/a\n", b"body")], b"body"))
+    assert not accepted(answering.ask("POST", "/auth", [*told, sign("POST\n/a\n")], b"body"))
 
 
 def test_what_is_told_twice_is_not_believed(answering: Hmacproxy) -> None:
