@@ -8,10 +8,20 @@ from drf_spectacular.extensions import OpenApiAuthenticationExtension
 
 from .drf import HmacAuthentication, _step
 
-_SIGNED = (
-    'Requests are signed: `Authorization: Signature keyId="…",algorithm="hmac-sha256",headers="…",signature="…"`, '
-    "where the signature is the base64 of the HMAC over the key id and the listed parts of the request."
-)
+_SIGNED = {
+    "apisix": (
+        'Requests are signed: `Authorization: Signature keyId="…",algorithm="hmac-sha256",headers="…",signature="…"`, '
+        "where the signature is the base64 of the HMAC over the key id and the listed parts of the request."
+    ),
+    "kong": (
+        'Requests are signed: `Authorization: hmac username="…",algorithm="hmac-sha256",headers="…",signature="…"`, '
+        "where the signature is the base64 of the HMAC over the listed parts of the request."
+    ),
+    "hmacproxy": (
+        "Requests are signed as hmacproxy does: a digest's name, a blank and the base64 of the HMAC over method, agreed"
+        " headers, path and query, and the body."
+    ),
+}
 
 
 class HmacScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
@@ -37,5 +47,5 @@ class HmacScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-cal
         if step.plugin.name in ("key-auth", "jwt-auth"):
             place, name = next((c for c in sorted(step.common.carriers) if c.place == "header"), (place, name))
             return {"type": "apiKey", "in": place, "name": name}
-        signed = step.plugin.name == "hmac-auth"
-        return {"type": "apiKey", "in": place, "name": name.title(), "description": _SIGNED if signed else ""}
+        words = _SIGNED[step.config.scheme.name.removesuffix("-legacy")] if step.plugin.name == "hmac-auth" else ""
+        return {"type": "apiKey", "in": place, "name": name.title(), "description": words}

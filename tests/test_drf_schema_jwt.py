@@ -1,4 +1,4 @@
-"""What OpenAPI is told of jwt-auth: the token's own scheme, or the header that was configured."""
+"""What OpenAPI is told of jwt-auth: the token's own scheme, or the header that was configured; and of signatures."""
 
 from __future__ import annotations
 
@@ -23,3 +23,17 @@ def test_security_definition(monkeypatch: pytest.MonkeyPatch, config: dict[str, 
     scheme = SimpleNamespace(target=None)
     found = drf_schema.HmacScheme.get_security_definition(scheme, SimpleNamespace(view=None))  # type: ignore[arg-type]
     assert found == told
+
+
+@pytest.mark.parametrize(
+    ("config", "name", "words"),
+    [
+        ({}, "Authorization", "Signature keyId="),
+        ({"scheme": "hmacproxy", "key_id": "a", "sign_header": "GAP-Signature"}, "Gap-Signature", "as hmacproxy does"),
+    ],
+)
+def test_signatures(monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], name: str, words: str) -> None:
+    monkeypatch.setattr(drf_schema, "_step", lambda *given: (compile_step("hmac-auth", config), None))
+    found = drf_schema.HmacScheme.get_security_definition(SimpleNamespace(target=None), SimpleNamespace(view=None))  # type: ignore[arg-type]
+    assert (found["type"], found["in"], found["name"]) == ("apiKey", "header", name)
+    assert words in found["description"]
