@@ -81,6 +81,17 @@ def test_sign_covers_the_digest_of_a_body() -> None:
     assert headers["Authorization"] == independent["authorization"]
 
 
+def test_sign_for_kong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEPT", "!Qwaszxerdfcv")
+    date = ["--date", "Mon, 02 Dec 2024 16:23:54 GMT", "-H", "Dummy: Kong"]
+    options = ["--scheme", "kong", "--key-id", "johnsmith", "--secret-env", "KEPT", "--json", *date]
+    out, _ = run("hmac_sign", "GET", "http://h/kong/healthy", "--signed", "date dummy @request-target", *options)
+    assert json.loads(out)["Authorization"] == (
+        'hmac username="johnsmith", algorithm="hmac-sha256", headers="date dummy @request-target", '
+        'signature="lmCENhBAr+WhCzoL21aqRU44Y0C5HjS5sAU8zkmAoPE="'
+    )
+
+
 def test_sign_as_hmacproxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KEPT", "foobar")
     options = ["--scheme", "hmacproxy", "--secret-env", "KEPT", "--sign-header", "GAP-Signature", "--json"]

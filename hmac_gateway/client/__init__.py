@@ -92,9 +92,11 @@ def sign_headers(
         # Said here: some clients would leave out a port that goes without saying, others not.
         added["Host"] = parts.netloc.rpartition("@")[2]
     everything = sent | {name.lower(): (name, value) for name, value in added.items()}
+    components = SCHEMES[scheme].components
     for name in signed:
-        if not name.startswith("@") and name.lower() not in everything:
-            raise ValueError(f"signed: {name!r} was given; allowed: headers of the request, or @request-target")
+        if name not in components and name.lower() not in everything:
+            allowed = " or ".join(sorted(components))
+            raise ValueError(f"signed: {name!r} was given; allowed: headers of the request, or {allowed}")
     message = Message(method, _wire(target), [(name, _wire(value)) for name, value in everything.values()])
     result = SCHEMES[scheme].sign(message, key_id=_wire(key_id), secret=key, algorithm=algorithm, headers=signed)
     return added | dict(result)

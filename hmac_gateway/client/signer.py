@@ -112,9 +112,11 @@ class Signer:
             # A Digest that the caller has set stands for a body that is not read here.
             signed = ["@request-target", "date", *(["digest"] if message.get("digest") is not None else [])]
             signed += ["x-nonce"] if self._nonce else []
+        components = SCHEMES[self.scheme].components
         for name in signed:
-            if not name.startswith("@") and message.get(name.lower()) is None:
-                raise ValueError(f"signed: {name!r} was given; allowed: headers of the request, or @request-target")
+            if name not in components and message.get(name.lower()) is None:
+                allowed = " or ".join(sorted(components))
+                raise ValueError(f"signed: {name!r} was given; allowed: headers of the request, or {allowed}")
         result = SCHEMES[self.scheme].sign(
             message,
             key_id=self.key_id.encode().decode("latin-1"),

@@ -39,7 +39,7 @@ _USUAL: Final = re.compile(
 )
 _TWICE: Final = re.compile(r",[ \t]*Signature[ \t]")
 REQUEST_TARGET: Final = "@request-target"
-_TARGETS: Final = (REQUEST_TARGET,)
+components: Final = frozenset({REQUEST_TARGET})
 
 
 def parse(message: Message) -> Claim | Failure | None:
@@ -66,7 +66,7 @@ def parse(message: Message) -> Claim | Failure | None:
             return Failure(Reason.DUPLICATE_HEADER, facts={"header": "authorization"})
         key_id, algorithm, listed, signature = [found.get(name, "") for name in _NAMES]
     headers = tuple(listed.split(" ")) if listed else ()
-    if len(headers) > FEW and (problem := too_much(message, headers, _TARGETS)):
+    if len(headers) > FEW and (problem := too_much(message, headers, components)):
         return Failure(Reason.MALFORMED_AUTHORIZATION, problem)
     return Claim(key_id, algorithm, headers, signature)
 

@@ -73,6 +73,10 @@ class Scheme(Protocol):
     def carriers(self) -> frozenset[Carrier]:
         """Everywhere a signature may stand."""
 
+    @property
+    def components(self) -> frozenset[str]:
+        """What may be listed besides headers: names of the request line."""
+
     def parse(self, message: Message) -> Claim | Failure | None:
         """The claim of a message; None when it carries none; a Failure when it cannot be read."""
 

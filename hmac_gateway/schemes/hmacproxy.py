@@ -46,6 +46,7 @@ class HmacProxy:
     """
 
     name: ClassVar[str] = "hmacproxy"
+    components: ClassVar[frozenset[str]] = frozenset()
 
     sign_header: str = "X-Signature"
     headers: tuple[str, ...] = ()
