@@ -44,7 +44,7 @@ from hmac_gateway.decorators import hmac_required
 from hmac_gateway.drf import HasConsumer
 from hmac_gateway.logs import AccessLog
 from hmac_gateway.management.commands.hmac_serve import Command as Serve
-from hmac_gateway.plugins import OUTGOING, PLUGINS, RULES, hmac_auth
+from hmac_gateway.plugins import OUTGOING, PLUGINS, RULES, hmac_auth, of_dialect, rate_limiting
 from hmac_gateway.site_settings import CREDENTIAL_KEYS, PROTECT_KEYS
 from proxy.hmacproxy.options import FLAGS
 
@@ -327,8 +327,13 @@ def test_pages_are_about_the_product_only() -> None:
 
 def table(name: str, *, column: int = 0) -> dict[str, list[str]]:
     """Rows of a page's tables whose first cell is code, by that code."""
+    return rows_of(read(name), column)
+
+
+def rows_of(text: str, column: int = 0) -> dict[str, list[str]]:
+    """The same of a text."""
     found: dict[str, list[str]] = {}
-    for line in read(name).splitlines():
+    for line in text.splitlines():
         cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip().strip("|"))]
         if line.startswith("|") and (code := re.fullmatch(r"`([^`]+)`", cells[column])):
             found[code[1]] = cells
@@ -434,6 +439,47 @@ def test_every_answer_of_a_plugin_is_documented(plugin: str, reason: Reason | No
         .replace("{word}", "Signature")
     )
     assert shown in read(f"docs/{plugin}.md"), shown
+
+
+KONG_PAGES = {"acl": "docs/acl.md", "rate-limiting": "docs/rate-limiting.md", "sign-request": ""}
+#: Described with APISIX's, or as older names of others.
+ELSEWHERE = {*hmac_auth.HMACPROXY, *(name for name in rate_limiting.KONG_SCHEMA["properties"] if "redis_" in name)}
+
+
+def section(page: str, heading: str) -> str:
+    """A page's text below a heading, down to the next of its kind."""
+    found = re.search(rf"^## {re.escape(heading)}$(.*?)(?=^## |\Z)", read(page), re.M | re.S)
+    assert found is not None, heading
+    return found[1]
+
+
+def kong_text(plugin: str) -> str:
+    page = KONG_PAGES.get(plugin)
+    return section("docs/kong-plugins.md", plugin) if page is None else read(page)
+
+
+@pytest.mark.parametrize("plugin", [plugin for plugin in of_dialect("kong") if plugin != "sign-request"])
+def test_every_field_of_kongs_plugins_is_documented_with_its_default(plugin: str) -> None:
+    rows = rows_of(kong_text(plugin))
+    properties = of_dialect("kong")[plugin].config_schema["kong"]["properties"]
+    records = {name: kind["properties"] for name, kind in properties.items() if "properties" in kind}
+    for fields in (properties, *records.values()):
+        for name, schema in fields.items():
+            if name in ELSEWHERE:
+                continue
+            default = schema.get("default")
+            shown = "none" if default is None else json.dumps(default)
+            assert name in rows and rows[name][1].strip("`") == shown, name
+
+
+@pytest.mark.parametrize(
+    ("dialect", "plugin", "reason"), [key for key in TABLE if key[0].startswith("kong") and key[1]], ids=str
+)
+def test_every_answer_of_kongs_plugins_is_documented(dialect: str, plugin: str, reason: Reason | None) -> None:
+    found = TABLE[dialect, plugin, reason]
+    text = kong_text(plugin) if dialect == "kong" else section("docs/kong-plugins.md", "Kong 0.x")
+    shown = found.text if found.key == "message" else json.dumps({found.key: found.text}, separators=(",", ":"))
+    assert f"| {found.status} | `{shown}` |" in text
 
 
 def test_embedding_pages_know_every_key_and_field() -> None:
