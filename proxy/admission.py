@@ -42,13 +42,17 @@ _NOWHERE: Final = {
 }
 
 
-def host_fault(message: Message) -> str:
-    """What is wrong with a request's Host, for a log; "" for nothing."""
+def head_fault(message: Message) -> str:
+    """What is wrong with a request's Host or framing, for a log; "" for nothing."""
     if not message.authority and message.http_version == "1.1":
         return "no Host"  # RFC 9112 3.2; where a request without one went would be a guess
     if message.authority and not _AUTHORITY.fullmatch(message.authority):
         # Matched as one host here, it could be read as another behind us: `open.example:80@admin.example`.
         return "Host is not host:port"
+    coding = message.get("transfer-encoding")
+    if coding is not None and (coding.lower() != "chunked" or "transfer-encoding" in message.duplicated):
+        # Servers take `gzip, chunked` for chunked (RFC 9112 6.1), and the upstream would not hear of the gzip.
+        return "a transfer coding beside chunked"
     return ""
 
 
@@ -59,7 +63,7 @@ def find_route(
 
     `dialect` is whose words refuse what can be read in two ways; `trusted`: the peer's X-Forwarded-Proto is believed.
     """
-    fault = host_fault(message)
+    fault = head_fault(message)
     if fault:
         return Rejected(Reason.MALFORMED, dialect=dialect, detail=fault)
     why = ambiguity(path)

@@ -247,7 +247,10 @@ class Lane:
             if exchange.answered and not exchange.body_whole:
                 await self._linger(exchange)
         except ClientLeft:
-            exchange.status = exchange.status or CLIENT_LEFT
+            if not exchange.status:
+                # Whose body breaks HTTP's rules looks like who has left. Without an answer the server would say 500.
+                await self._give(exchange, answer(Rejected(Reason.MALFORMED, dialect=self._dialect)), send)
+                exchange.status, exchange.sent = CLIENT_LEFT, 0
         except asyncio.CancelledError:
             # Only the sweeper cancels: the client was silent for too long. Where an answer has begun, returning
             # without its final part makes the server close the connection.

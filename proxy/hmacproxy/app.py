@@ -31,7 +31,7 @@ from hmac_gateway.schemes.hmacproxy import HmacProxy, available
 from hmac_gateway.schemes.verify import Policy
 from hmac_gateway.snapshot import Snapshot, lookups
 
-from ..admission import host_fault, upstream_failure
+from ..admission import head_fault, upstream_failure
 from ..exchange import Response, Target, Timeouts, TransportError
 from ..lane import CLIENT_SILENCE, SERVER, SPOOL_MEMORY, ClientLeft, Exchange, Lane, Scope, Send
 from ..plan import HOP_BY_HOP, Forward, Node, Upstream, forwarded_target, returned_headers
@@ -133,7 +133,10 @@ class App(Lane):
         """What keeps a request from being judged, or from being forwarded at all."""
         if self._upstream is not None:
             twice = "host" in message.duplicated
-            return Reason.MALFORMED if message.method == "CONNECT" or twice or host_fault(message) else None
+            # Of `GET a`, the server gives an empty path: nothing that could stand on a request line.
+            nowhere = not message.path.startswith("/") and (message.method, message.target) != ("OPTIONS", "*")
+            wrong = message.method == "CONNECT" or twice or nowhere or head_fault(message)
+            return Reason.MALFORMED if wrong else None
         if told is message:
             return None
         if message.duplicated & _ORIGINAL:
@@ -178,8 +181,9 @@ class App(Lane):
 
     async def _sign(self, exchange: Exchange, send: Send) -> None:
         options, message = self._options, exchange.message
-        # A length that nobody has told yet is signed as the upstream will see it, once it is known.
-        unknown = message.content_length is None and "content-length" in map(str.lower, options.headers)
+        # A length is signed as the upstream will see it: once it is known, and as it is written there.
+        told = message.content_length is not None and message.get("content-length") == str(message.content_length)
+        unknown = not told and "content-length" in map(str.lower, options.headers)
         running = self._mac_over(message)
         with Spool([] if unknown else [running], self._spool_memory) as spool:
             refused = await self._kept(exchange, spool)

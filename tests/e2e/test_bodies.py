@@ -94,6 +94,18 @@ def test_length_beside_chunked_cannot_smuggle(gateway: Proxied, order: tuple[str
             assert (framing.get("content-length"), framing.get("transfer-encoding")) == (None, "chunked")
 
 
+@pytest.mark.parametrize("codings", [("gzip, chunked",), ("gzip", "chunked"), ("chunked", "chunked")])
+def test_codings_that_nobody_undoes_are_refused(gateway: Proxied, codings: tuple[str, ...]) -> None:
+    """The upstream would take the body for something else than was meant."""
+    with Upstream(sum_up) as upstream:
+        host = gateway.lead(upstream.port)
+        with gateway.client() as client:
+            headers = [("transfer-encoding", coding) for coding in codings]
+            client.send(request_bytes("POST", "/", host, headers) + chunked(b"one"))
+            assert client.answer().status == 400
+        assert not upstream.peers
+
+
 def test_get_with_a_body_is_forwarded_with_it(gateway: Proxied) -> None:
     with Upstream(sum_up) as upstream:
         assert gateway.ask("GET", "/", gateway.lead(upstream.port), body=b"body").body == summed(b"body")
@@ -231,6 +243,7 @@ def test_malformed_chunk_is_not_finished_upstream(gateway: Proxied) -> None:
             wait_for(lambda: b"first" in peer.received)
             client.send(b"zzzz\r\n")
             assert peer.closed_by_client.wait(10)
+            assert client.answer().status == 400
         assert not peer.received.endswith(b"0\r\n\r\n")
 
 

@@ -78,6 +78,7 @@ def test_a_signed_length_is_the_one_that_is_sent(seen: Seen) -> None:
             ([("Transfer-Encoding", "chunked")], b"3\r\nabc\r\n0\r\n\r\n", "3", b"abc"),
             ([("Transfer-Encoding", "chunked")], b"0\r\n\r\n", "0", b""),
             ([], b"", "", b""),
+            ([("Content-Length", "003")], b"abc", "3", b"abc"),
         ):
             with proxy.client() as client:
                 client.send(request_bytes("POST", "/a", "h", headers) + sent)
@@ -180,6 +181,10 @@ def test_clients_that_break_off_reach_nobody(signing: Hmacproxy, seen: Seen) -> 
         b"GET /a HTTP/1.1\r\nhost: a:80@b",
         b"GET /a\x01 HTTP/1.1\r\nhost: a",
         b"GET /a HTTP/1.1\r\nhost: a\r\ncontent-length: x",
+        b"GET a HTTP/1.1\r\nhost: a",
+        b"GET * HTTP/1.1\r\nhost: a",
+        b"POST /a HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip, chunked",
+        b"POST /a HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nzz",
     ],
     ids=lambda head: head[:40].decode("latin-1"),
 )
