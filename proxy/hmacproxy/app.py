@@ -143,7 +143,7 @@ class App(Lane):
             return Reason.DUPLICATE_HEADER
         # nginx asks by GET, with the headers of the request it is asked about and without its body: one that is
         # announced does not come. Else anybody could have added one, which means something to all but GET and HEAD.
-        kept = message.method == "GET" and message.may_have_body
+        kept = message.method in ("GET", "HEAD") and message.may_have_body
         unknown = told.method not in ("GET", "HEAD") and not message.may_have_body
         return Reason.BODY_UNSEEN if kept or unknown else None
 
