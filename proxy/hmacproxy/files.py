@@ -13,7 +13,8 @@ import os
 import posixpath
 import stat
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final
+from contextlib import ExitStack
+from typing import Any, Final, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
 from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
@@ -26,6 +27,18 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _INDEX: Final = b"index.html"
 #: So much of a file of unknown type is looked at.
 _SNIFFED: Final = 512
+#: To go through a directory one need not be allowed to read it; not every system has a mode for that.
+_FOLDER: Final = os.O_DIRECTORY | getattr(os, "O_PATH", os.O_RDONLY)
+#: Without waiting for a writer, should it be a pipe by now.
+_FILE: Final = os.O_RDONLY | os.O_NONBLOCK
+
+
+class _Found(NamedTuple):
+    """Something that is open: its path below the root, without links, and its descriptor."""
+
+    below: bytes
+    number: int
+    stat: os.stat_result
 
 
 class Files:
@@ -35,7 +48,7 @@ class Files:
     """
 
     def __init__(self, root: str, listing: bool, varies_on: str) -> None:
-        self._root = os.path.realpath(os.fsencode(root))
+        self._given = os.path.abspath(os.fsencode(root))
         self._listing = listing
         # No shared cache may give to others what was asked with a signature.
         self._headers = {"cache-control": "private", "vary": varies_on.lower()}
@@ -43,31 +56,35 @@ class Files:
 
     async def answer(self, message: Message, send: Send) -> bool:
         """Send what a request's path means; False where it means nothing, and nothing was sent. Raises OSError."""
-        found = await asyncio.to_thread(self._find, message)
-        if found is None:
-            return False
-        found.headers.update(self._headers)
-        # What starlette reads of a scope; its own watch for a client that leaves is not needed here.
-        scope = {
-            "type": "http",
-            "method": "HEAD" if message.method == "HEAD" else "GET",
-            "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in message.headers],
-            "asgi": {"version": "3.0", "spec_version": "2.4"},
-        }
-        await found(scope, _never, send)
+        with ExitStack() as opened:
+            found = await asyncio.to_thread(self._find, message, opened)
+            if found is None:
+                return False
+            found.headers.update(self._headers)
+            # What starlette reads of a scope; its own watch for a client that leaves is not needed here.
+            scope = {
+                "type": "http",
+                "method": "HEAD" if message.method == "HEAD" else "GET",
+                "headers": _raw(message),
+                "asgi": {"version": "3.0", "spec_version": "2.4"},
+            }
+            await found(scope, _never, send)
         return True
 
-    def _find(self, message: Message) -> Response | None:
-        """Blocking: looks at the disk."""
+    def _find(self, message: Message, opened: ExitStack) -> Response | None:
+        """Blocking: looks at the disk. `opened` closes what was opened."""
         raw, query = split_target(message.target)
         asked = unquote_to_bytes(raw.encode("latin-1"))
+        if not asked.startswith(b"/") or b"\x00" in asked:
+            return None
         # Dots are resolved as in a browser, which never leads above the root.
         clean = posixpath.normpath(b"/" + asked.lstrip(b"/"))
-        real = self._real(clean)
-        if real is None or not asked.startswith(b"/"):
+        # Each time: the root may be a link that is set to another release while we run.
+        root = os.path.realpath(self._given)
+        found = self._open(root, clean, opened)
+        if found is None:
             return None
-        path, found = real
-        directory, slash = stat.S_ISDIR(found.st_mode), asked.endswith(b"/")
+        directory, slash = stat.S_ISDIR(found.stat.st_mode), asked.endswith(b"/")
         tail = f"?{query}" if query else ""
         if directory and not slash:
             return self._moved(quote(posixpath.basename(clean), safe="") + "/" + tail)
@@ -76,44 +93,57 @@ class Files:
         if not directory and posixpath.basename(clean) == _INDEX:
             return self._moved("./" + tail)
         if directory:
-            index = self._real(posixpath.join(clean, _INDEX))
-            if index is None or not stat.S_ISREG(index[1].st_mode):
-                return self._list(clean, path) if self._listing else None
-            path, found = index
-        if not stat.S_ISREG(found.st_mode):
-            return None  # a pipe or a device: reading might never end
-        return self._file(message, path, found)
+            index = self._open(root, posixpath.join(clean, _INDEX), opened)
+            if index is None or not stat.S_ISREG(index.stat.st_mode):
+                return self._list(root, clean, found) if self._listing else None
+            found = index
+        return self._file(message, found)
 
-    def _real(self, clean: bytes) -> tuple[bytes, os.stat_result] | None:
-        """Where a clean path leads and what is there, as far as anybody may know."""
-        if b"\x00" in clean:
-            return None
-        path = os.path.realpath(os.path.join(self._root, clean.lstrip(b"/")))
-        below = os.path.relpath(path, self._root)
-        names = [*clean.split(b"/"), *([] if below == b"." else below.split(b"/"))]
-        # Hidden, by its own name or by where it leads; a way out of the root begins with `..`.
-        if any(name.startswith(b".") for name in names):
+    def _open(self, root: bytes, clean: bytes, opened: ExitStack) -> _Found | None:
+        """A clean path's file or directory, opened, as far as anybody may know of it."""
+        below = _below(root, clean)
+        if below is None:
             return None
         try:
-            found = os.stat(path)
-            readable = os.access(path, os.R_OK)
+            folder = os.open(root, _FOLDER)
+            opened.callback(os.close, folder)
+            # `below` has no links. Where one is met now, somebody put it there since, to be led out.
+            *folders, name = below.split(b"/")
+            for inner in folders:
+                folder = os.open(inner, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
+                opened.callback(os.close, folder)
+            mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+                return None  # a pipe or a device: reading might never end
+            number = os.open(name, (_FOLDER if stat.S_ISDIR(mode) else _FILE) | os.O_NOFOLLOW, dir_fd=folder)
+            opened.callback(os.close, number)
+            return _Found(below, number, os.fstat(number))
         except OSError:  # also names that are too long
             return None
-        return (path, found) if readable else None
 
-    def _file(self, message: Message, path: bytes, found: os.stat_result) -> Response:
-        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in message.headers]
-        response = self._static.file_response(os.fsdecode(path), found, {"type": "http", "headers": headers})
+    def _file(self, message: Message, found: _Found) -> Response:
+        # The file that was looked at, whatever has its name by now.
+        path = f"/dev/fd/{found.number}"
+        response = self._static.file_response(path, found.stat, {"type": "http", "headers": _raw(message)})
         if isinstance(response, FileResponse):
-            response.headers["content-type"] = response.media_type = _type(path)
+            response.headers["content-type"] = response.media_type = _type(found)
         return response
 
-    def _list(self, clean: bytes, path: bytes) -> Response:
+    def _list(self, root: bytes, clean: bytes, found: _Found) -> Response | None:
+        try:
+            number = os.open(b".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=found.number)
+        except OSError:
+            return None
+        try:
+            listed = sorted(map(os.fsencode, os.listdir(number)))
+        finally:
+            os.close(number)
         names = []
-        for name in sorted(os.listdir(path)):
-            real = self._real(posixpath.join(clean, name))
-            if real is not None:
-                names.append(name + (b"/" if stat.S_ISDIR(real[1].st_mode) else b""))
+        for name in listed:
+            with ExitStack() as opened:
+                entry = self._open(root, posixpath.join(clean, name), opened)
+                if entry is not None:
+                    names.append(name + (b"/" if stat.S_ISDIR(entry.stat.st_mode) else b""))
         # "./", so that a colon in a name makes no scheme of it.
         lines = [f'<a href="./{quote(name)}">{html.escape(name.decode("utf-8", "replace"))}</a>\n' for name in names]
         return HTMLResponse(f'<!doctype html>\n<meta charset="utf-8">\n<pre>\n{"".join(lines)}</pre>\n')
@@ -125,15 +155,24 @@ class Files:
         return response
 
 
-def _type(path: bytes) -> str:
+def _below(root: bytes, clean: bytes) -> bytes | None:
+    """Where a clean path leads, from the root on and without links; None where that is hidden or outside."""
+    path = os.path.realpath(os.path.join(root, clean.lstrip(b"/")))
+    below = os.path.relpath(path, root)
+    names = [*clean.split(b"/"), *([] if below == b"." else below.split(b"/"))]
+    # Hidden, by its own name or by where it leads; a way out of the root begins with `..`.
+    return None if any(name.startswith(b".") for name in names) else below
+
+
+def _type(found: _Found) -> str:
     """A content type by extension; else text or bytes, by how the file begins."""
-    kind, coding = mimetypes.guess_type(os.fsdecode(path))
+    # With a slash before it, since a name may look like `data:text/html,`.
+    kind, coding = mimetypes.guess_type("/" + os.fsdecode(found.below))
     if coding is not None:
         # The file is what was packed, not what is in it.
         kind = "application/gzip" if coding == "gzip" else "application/octet-stream"
     if kind is None:
-        with open(path, "rb") as file:
-            begin = file.read(_SNIFFED)
+        begin = os.pread(found.number, _SNIFFED, 0)
         try:
             text = begin.decode()
         except UnicodeDecodeError as error:
@@ -141,6 +180,10 @@ def _type(path: bytes) -> str:
             text = "\x00" if error.start < len(begin) - 3 else begin[: error.start].decode()
         kind = "application/octet-stream" if "\x00" in text else "text/plain"
     return f"{kind}; charset=utf-8" if kind.startswith("text/") else kind
+
+
+def _raw(message: Message) -> list[tuple[bytes, bytes]]:
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in message.headers]
 
 
 async def _never() -> MutableMapping[str, Any]:

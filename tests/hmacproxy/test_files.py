@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
+from threading import Event, Thread
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import pytest
 
+from hmac_gateway.core.message import Message
+from proxy.hmacproxy.files import Files
 from tests.support.hmacproxied import REFUSAL, Hmacproxy, sign
 from tests.support.raw_client import Headers, RawAnswer
 
@@ -239,6 +244,69 @@ def test_a_file_that_grows_or_goes_is_no_error_of_the_server(site: Site) -> None
     assert site.get("/new").body == b"three"
     new.unlink()
     assert missing(site.get("/new"))
+
+
+def test_a_link_that_is_put_in_a_files_place_meanwhile(tmp_path: Path) -> None:
+    """Looked at as a file, and read as a link that leads out: whoever may write there must not read elsewhere."""
+    root, secret = tmp_path / "root", tmp_path / "outside"
+    for folder, content in ((root / "sub", b"public"), (secret, b"secret")):
+        folder.mkdir(parents=True)
+        (folder / "f").write_bytes(content)
+    files, ended = Files(str(root), False, "x"), Event()
+
+    def swap() -> None:
+        number = 0
+        while not ended.is_set():
+            number += 1
+            os.rename(root / "sub", root / f"kept-{number}")
+            os.symlink(secret, root / "sub")
+            os.unlink(root / "sub")
+            os.rename(root / f"kept-{number}", root / "sub")
+            os.rename(root / "sub" / "f", root / "sub" / "kept")
+            os.symlink(secret / "f", root / "sub" / "f")
+            os.rename(root / "sub" / "kept", root / "sub" / "f")
+
+    swapper = Thread(target=swap)
+    swapper.start()
+    try:
+        bodies = {asyncio.run(read_here(files, "/sub/f")) for _ in range(1500)}
+    finally:
+        ended.set()
+        swapper.join()
+    assert b"public" in bodies and bodies <= {b"public", None}
+
+
+async def read_here(files: Files, target: str) -> bytes | None:
+    """What is given out without a server; None for what is not there."""
+    sent: list[MutableMapping[str, Any]] = []
+
+    async def send(event: MutableMapping[str, Any]) -> None:
+        sent.append(event)
+
+    try:
+        found = await files.answer(Message("GET", target, []), send)
+    except OSError:
+        return None
+    return b"".join(event.get("body", b"") for event in sent) if found else None
+
+
+def test_a_root_that_is_a_link_may_be_set_to_another_release(tmp_path: Path) -> None:
+    for release in ("one", "two"):
+        (tmp_path / release).mkdir()
+        (tmp_path / release / "f").write_text(release)
+    (tmp_path / "now").symlink_to("one")
+    with Hmacproxy("-auth", "-file-root", str(tmp_path / "now")) as proxy:
+        assert proxy.ask("GET", "/f", [sign("GET\n/f\n")]).body == b"one"
+        (tmp_path / "next").symlink_to("two")
+        (tmp_path / "next").rename(tmp_path / "now")
+        assert proxy.ask("GET", "/f", [sign("GET\n/f\n")]).body == b"two"
+        assert proxy.process is not None
+        before = len(os.listdir(f"/proc/{proxy.process.pid}/fd"))
+        for headers in ([], [("Range", "bytes=0-0,2-2")], [("Range", "bytes=9-")], [("If-None-Match", "*")]):
+            for method in ("GET", "HEAD"):
+                proxy.ask(method, "/f", [*headers, sign(f"{method}\n/f\n")])
+        # What was opened is closed.
+        assert len(os.listdir(f"/proc/{proxy.process.pid}/fd")) <= before + 1
 
 
 def test_any_method_reads_as_in_the_original(site: Site) -> None:
