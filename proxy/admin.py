@@ -20,6 +20,7 @@ from hmac_gateway.admin_base import (
     plugin_inline,
 )
 from hmac_gateway.forms import PluginForm
+from hmac_gateway.plugins import is_mandatory
 
 from .models import AUTH_PLUGINS, Node, Plugin, PluginConfig, Route, Service, Upstream
 
@@ -101,7 +102,8 @@ class WithPlugins(EntityAdmin):
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         super().save_related(request, form, formsets, change)
-        names = [plugin.name for plugin in form.instance.plugins.filter(enabled=True, name__in=AUTH_PLUGINS)]
+        found = form.instance.plugins.filter(enabled=True, name__in=AUTH_PLUGINS)
+        names = [plugin.name for plugin in found if is_mandatory(plugin.config, plugin.dialect)]
         if len(names) > 1:
             text = f"{', '.join(names)}: callers must pass all of them, as the same consumer."
             messages.warning(request, f"Several authentication plugins on {form.instance}. {text}")

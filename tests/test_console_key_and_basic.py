@@ -84,6 +84,25 @@ def test_a_proposal_left_alone_is_the_chosen_plugins(console: Client, name: str,
     assert config == PLUGINS[name].PROPOSED  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("name", ["key-auth", "hmac-auth"])
+def test_so_it_is_in_kongs_dialect(console: Client, name: str) -> None:
+    row = {"name": name, "config": json.dumps(PROPOSED), "dialect": "kong", "enabled": "on"}
+    answer = console.post(url(Route, "add"), ROUTE | formset("plugins", row) | {"dialect": "kong"})
+    assert answer.status_code == 302, answer.context["errors"]
+    config = Plugin.objects.get().config
+    assert config == PLUGINS[name].KONG_PROPOSED  # type: ignore[attr-defined]
+    assert name != "hmac-auth" or config["enforce_headers"] == ["@request-target", "date"]
+
+
+def test_with_anonymous_consumers_in_kongs_dialect_one_is_enough(console: Client) -> None:
+    rows = [
+        {"name": name, "config": '{"anonymous": "guest"}', "dialect": "kong", "enabled": "on"}
+        for name in ("key-auth", "basic-auth")
+    ]
+    page = console.post(url(Route, "add"), ROUTE | formset("plugins", *rows) | {"dialect": "kong"}, follow=True)
+    assert Plugin.objects.count() == 2 and "callers must pass" not in page.content.decode()
+
+
 @pytest.mark.parametrize(("names", "warned"), [(["key-auth"], False), (["key-auth", "basic-auth"], True)])
 def test_several_plugins_on_one_route_are_pointed_out(console: Client, names: list[str], warned: bool) -> None:
     rows = [{"name": name, "config": "{}", "dialect": "apisix", "enabled": "on"} for name in names]

@@ -19,7 +19,7 @@ from django.middleware.common import CommonMiddleware
 
 from ..core.errors import ConfigError
 from ..gate import compile_step
-from ..plugins import PLUGINS, spoken
+from ..plugins import PLUGINS, is_mandatory, spoken
 from . import middleware, policies, protect
 from .common import shortened, value
 from .policies import Placed
@@ -71,7 +71,11 @@ def _placed(rows: list[dict[str, Any]]) -> list[Placed]:
 def check_plugins(app_configs: object, databases: Sequence[str] | None = None, **kwargs: Any) -> Iterator[CheckMessage]:
     """What stored configuration allows, and whether the settings can keep what it promises."""
     for alias in databases or ():
-        counted = Counter(row["place"] for row in _plugins([alias]) if not _switched_off(row["config"]))
+        counted = Counter(
+            row["place"]
+            for row in _plugins([alias])
+            if not _switched_off(row["config"]) and is_mandatory(row["config"], row["dialect"])
+        )
         several = [place.replace(":", " ") for place, count in counted.items() if count > 1]
         if several:
             yield Warning(

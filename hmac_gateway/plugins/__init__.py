@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final, cast
 
 from ..core.credential import MASK, is_reference
-from ..core.dialects import LEGACY
+from ..core.dialects import APISIX, LEGACY
 from ..core.errors import ConfigError
 from ..expr import compile_expr
 from ..schema import check
@@ -80,6 +80,11 @@ def of_dialect(dialect: str) -> dict[str, AuthPlugin | RulePlugin | OutgoingPlug
 def spoken(name: str, dialect: str, legacy: bool) -> str:
     """The dialect in which a plugin answers: its row's, or Kong 0.x where the row says so and the plugin has it."""
     return LEGACY if legacy and name in ALL and LEGACY in ALL[name].config_schema else dialect
+
+
+def is_mandatory(config: Any, dialect: str) -> bool:
+    """Whether a method of authentication must hold beside others: in Kong's dialect not with an anonymous consumer."""
+    return dialect == APISIX or not (isinstance(config, Mapping) and config.get("anonymous"))
 
 
 def filled(name: str, config: Mapping[str, Any], dialect: str) -> dict[str, Any]:
