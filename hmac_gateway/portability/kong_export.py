@@ -93,6 +93,9 @@ class _Export:
             return
         above = {name: key_of(shown, name) for name in entity.parents if name in shown and key_of(shown, name)}
         doc = _bare(entity.fields_for(shown), shown)
+        if entity.name == "jwt_secrets":
+            # decK asks for it, default or not.
+            doc["algorithm"] = shown["algorithm"]
         if entity is PLUGINS_ENTITY and (ours := _take_ours(doc)):
             beyond["config"] = ours
         parents = {name: text for name, text in above.items() if text is not None and entity.parents[name] in ENTITIES}
