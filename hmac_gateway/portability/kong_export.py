@@ -24,9 +24,10 @@ from ..crypto import CannotOpen
 from ..plugins.fields import with_fields
 from . import kong_beyond
 from .apisix_export import Exported
+from .kong_head import SECTION
 from .kong_match import derived_id, label_of_row
 from .kong_problems import flat
-from .kong_read import NESTED, SECTION
+from .kong_read import NESTED
 from .kong_unheld import OUR_PLUGINS, OURS
 from .report import Refused, Skipped
 

@@ -7,13 +7,14 @@ under the version lock; resolves references, and finds what collides, in the fil
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID, uuid4, uuid5
 
 from django.apps import apps
 
+from ..admin_api.body import unstorable
 from ..admin_api.kong_entities import ENTITIES
 from ..admin_api.kong_entity import Doc, Entity, key_of
 from ..admin_api.kong_errors import ENTITY, unique_violation
@@ -24,12 +25,10 @@ from ..core.credential import MASK
 from ..models import ConfigVersion
 from .kong_problems import Problem
 from .kong_read import Item
+from .kong_rows import Rows, Where, key_outside
 
 #: Kong's namespace of derived ids.
 _NAMESPACE: Final = UUID("fd02801f-0957-4a15-a55a-c8d9606f30b5")
-_CHUNK: Final = 400
-#: Where a row shares a value with nobody.
-Where = tuple[tuple[str, str], ...]
 
 
 def derived_id(entity: str, key: str) -> str:
@@ -76,7 +75,7 @@ class Matcher:
         if good and _is_secret(entity):
             # Keys are compared by their fingerprints.
             ConfigVersion.sealed()
-        rows = _Rows(entity)
+        rows = Rows(entity)
         keys = {id(item): self._key_of(item) for item in good}
         rows.look_for_keys(list(keys.values()))
         places = {id(item): _places(item) for item in good}
@@ -103,15 +102,15 @@ class Matcher:
         return wrong
 
     def _key(self, above: str, text: str, by: str | None) -> str | None:
-        """The id of the entity that a text names, in the file or among the rows."""
-        entity = ENTITIES[above]
-        if (item := self._keys[above].get(text)) is not None:
-            return str(item.doc["id"])
+        """The id of the entity that a text names, in the file or among the rows that stay."""
+        for spelling in (text, text.lower()) if is_uuid(text) else (text,):
+            if (item := self._keys[above].get(spelling)) is not None:
+                return str(item.doc["id"])
         place = (above, text, by)
         if place not in self._outside:
-            self._outside[place] = None if self._prune and not self._tags else _key_outside(entity, text, by)
-        found = self._outside[place]
-        return found
+            gone = self._prune and not self._tags
+            self._outside[place] = None if gone or unstorable(text) else key_outside(ENTITIES[above], text, by)
+        return self._outside[place]
 
     # --- ids ---
 
@@ -132,7 +131,7 @@ class Matcher:
         return derived_id(entity.name, natural)
 
     def _identify(
-        self, item: Item, key: str, places: list[Where], rows: _Rows, used: dict[str, Item]
+        self, item: Item, key: str, places: list[Where], rows: Rows, used: dict[str, Item]
     ) -> Iterator[Problem]:
         entity, doc = item.entity, item.doc
         row = rows.by_key.get(key)
@@ -198,7 +197,7 @@ class Matcher:
                 self.gone[entity.name].append(row)
 
     def _collisions(
-        self, entity: Entity, items: list[Item], places: Mapping[int, list[Where]], rows: _Rows
+        self, entity: Entity, items: list[Item], places: Mapping[int, list[Where]], rows: Rows
     ) -> Iterator[Problem]:
         """What rows that are there have already. Those that give it up are parked, so that the order is free."""
         holders = {str(self.rows[id(item)].pk): item for item in items if id(item) in self.rows}
@@ -304,67 +303,3 @@ def _told(row: Any) -> str:
     dialect = getattr(row, "dialect", "kong")
     kind = row._meta.verbose_name
     return f"{kind} {row.pk}" + ("" if dialect == "kong" else f" of APISIX's dialect ({row})")
-
-
-def _by_key(entity: Entity, keys: Collection[str]) -> dict[str, Any]:
-    model: Any = apps.get_model(entity.model)
-    if model._meta.pk.get_internal_type() == "UUIDField":
-        keys = [key for key in keys if is_uuid(key)]
-    return {str(row.pk): row for chunk in _chunks(keys) for row in model._default_manager.filter(pk__in=chunk)}
-
-
-def _key_outside(entity: Entity, text: str, by: str | None) -> str | None:
-    rows = rows_of(entity)
-    if "\0" in text:
-        return None
-    if by != "id" and entity.by_key is not None:
-        row = rows.filter(**(entity.by_key(text) or {"pk": None})).first()
-        if row is not None:
-            return str(row.pk)
-    return next(iter(_by_key(entity, [text])), None) if by in (None, "id") else None
-
-
-class _Rows:
-    """Rows of one entity that items of a file may be, or collide with."""
-
-    def __init__(self, entity: Entity) -> None:
-        self.by_key: dict[str, Any] = {}
-        self.by_place: dict[Where, Any] = {}
-        self._entity = entity
-        self._model: Any = apps.get_model(entity.model)
-        self._shown: set[str] = set()
-
-    def look_for_keys(self, keys: Collection[str]) -> None:
-        """Find the rows with these ids, whatever they are."""
-        self._take(_by_key(self._entity, keys))
-
-    def look_for_places(self, places: Collection[Where]) -> None:
-        """Find the rows that have one of these values already, whatever they are."""
-        shapes: dict[tuple[str, ...], list[Where]] = {}
-        for place in places:
-            shapes.setdefault(tuple(name for name, _ in place), []).append(place)
-        found: dict[str, Any] = {}
-        for names, alike in shapes.items():
-            for chunk in _chunks(alike):
-                values = {f"{name}__in": {place[at][1] for place in chunk} for at, name in enumerate(names)}
-                for row in self._model._default_manager.filter(**values):
-                    row = found.setdefault(str(row.pk), self.by_key.get(str(row.pk), row))
-                    self.by_place[tuple((name, str(getattr(row, name))) for name in names)] = row
-        self._take(found)
-
-    def _take(self, found: Mapping[str, Any]) -> None:
-        for key, row in found.items():
-            self.by_key.setdefault(key, row)
-        for chunk in _chunks(found):
-            shown = self._model._default_manager.filter(**self._entity.scope, pk__in=chunk)
-            self._shown.update(map(str, shown.values_list("pk", flat=True)))
-
-    def shows(self, row: Any) -> bool:
-        """Whether the admin API shows the row as such an entity; its end does not matter."""
-        return str(row.pk) in self._shown
-
-
-def _chunks(values: Collection[Any]) -> Iterator[list[Any]]:
-    unique = list(dict.fromkeys(values))
-    for start in range(0, len(unique), _CHUNK):
-        yield unique[start : start + _CHUNK]

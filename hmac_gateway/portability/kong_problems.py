@@ -34,7 +34,9 @@ class Problem:
         """`services 2 (name orders): port: value should be between 0 and 65535`."""
         where = self.where or ".".join(map(str, self.path))
         for field, reason in flat(self.errors):
-            yield f"{where}: {field}: {reason}" if field and field != ENTITY else f"{where}: {reason}"
+            line = f"{where}: {field}: {reason}" if field and field != ENTITY else f"{where}: {reason}"
+            # What a file quotes must not move the cursor of who reads it.
+            yield "".join(char if char.isprintable() else repr(char)[1:-1] for char in line)
 
 
 def flat(errors: Errors, name: str = "") -> Iterator[tuple[str, str]]:

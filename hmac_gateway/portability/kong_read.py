@@ -21,18 +21,12 @@ from ..admin_api.kong_plugins import PLUGINS_ENTITY, available
 from ..admin_api.kong_routes import ROUTES
 from ..admin_api.kong_spec import UNKNOWN, Spec
 from ..core.credential import MASK
+from .kong_head import SECTION, Head, read_head, remarks
 from .kong_problems import Path, Problem
 from .kong_unheld import FIELDS_NOT_HELD, HARMLESS, IGNORED, NOT_HELD
 from .kong_values import Templates, migrated_path, named_by_vault
 from .report import Skipped
 
-FORMATS: Final = ("1.1", "2.1", "3.0")
-#: Formats in which a path is a regular expression by its looks.
-_OLD: Final = ("1.1", "2.1")
-#: What documents cannot say stands in an item of `_ignore` under this name; Kong does not look into it.
-SECTION: Final = "hmac_gateway"
-#: decK's defaults, by its names of entities.
-_DEFAULTS: Final = {name.removesuffix("s"): name for name in ENTITIES}
 _HASH: Final = re.compile(r"[0-9a-f]{40}")
 _HASHED: Final = (
     "a hashed password cannot be taken over, since it is checked in another way here; give the password itself"
@@ -90,23 +84,20 @@ def read(document: Any, *, environ: Mapping[str, str] | None = None, without: Co
 
 class _Reader:
     def __init__(self, environ: Mapping[str, str] | None, without: frozenset[str]) -> None:
-        self._templates: Templates | None = Templates(environ)
+        self._templates = Templates(environ)
         self._without = without
         self._found = Reading()
-        self._defaults: dict[str, Doc] = {}
-        self._configs: dict[str, Doc] = {}
-        self._tags: list[str] = []
-        self._old = False
-        self._transform: bool | None = None
-        self._beyond: dict[str, dict[str, Any]] = {}
-        self._whole: dict[str, Any] = {}
+        self._head = Head()
         self._used: set[tuple[str, str]] = set()
 
     def read(self, document: Any) -> Reading:
         if not isinstance(document, dict):
             self._say(("error",), "failed parsing declarative configuration: expected an object", "the file")
             return self._found
-        self._read_head(document)
+        self._head = head = read_head(document)
+        self._found.problems += head.problems
+        self._found.skipped += head.skipped
+        self._found.select_tags = frozenset(head.tags)
         for name, value in document.items():
             if name.startswith("_"):
                 continue
@@ -117,9 +108,9 @@ class _Reader:
             else:
                 near = difflib.get_close_matches(name, [*ENTITIES, *NOT_HELD], 1)
                 self._say((name,), UNKNOWN + (f"; did you mean {near[0]}?" if near else ""))
-        for name, value in self._whole.items():
+        for name, value in head.whole.items():
             self._read_list(ENTITIES[name], ("_ignore", SECTION, "entities", name), f"_ignore.{SECTION}", value)
-        for kind, told in self._beyond.items():
+        for kind, told in head.beyond.items():
             for key in told.keys() - {key for name, key in self._used if name == kind}:
                 self._say(("_ignore", SECTION, kind), f"{key!r} is not in this file")
         return self._found
@@ -134,73 +125,6 @@ class _Reader:
         number = len(value) if isinstance(value, list | dict) else int(value is not None)
         if number:
             self._skip(f"{what} ({number} {'entry' if number == 1 else 'entries'})", why)
-
-    # --- what stands above the entities ---
-
-    def _read_head(self, document: Doc) -> None:
-        version = document.get("_format_version")
-        if version is None:
-            self._say(("_format_version",), "required field missing")
-        elif not isinstance(version, str):
-            self._say(("_format_version",), "expected a string")
-        elif version not in FORMATS:
-            self._say(("_format_version",), "expected one of: " + ", ".join(FORMATS))
-        self._old = version in _OLD
-        self._transform = self._typed(document, "_transform", bool, "a boolean")
-        self._check_remarks((), "", document)
-        info = self._typed(document, "_info", dict, "a record") or {}
-        for tag in self._typed(info, "select_tags", list, "an array", ("_info",)) or ():
-            if isinstance(tag, str):
-                self._tags.append(tag)
-            else:
-                self._say(("_info", "select_tags"), "expected a string")
-        self._found.select_tags = frozenset(self._tags)
-        for name, values in (self._typed(info, "defaults", dict, "a map", ("_info",)) or {}).items():
-            if name in _DEFAULTS and isinstance(values, dict):
-                self._defaults[_DEFAULTS[name]] = values
-        for name, config in (self._typed(document, "_plugin_configs", dict, "a map") or {}).items():
-            if isinstance(config, dict):
-                self._configs[name] = config
-            else:
-                self._say(("_plugin_configs", name), "expected a map")
-        workspace = self._typed(document, "_workspace", str, "a string")
-        if workspace not in (None, "default"):
-            self._skip("_workspace", "there is one configuration here; the entities are taken into it")
-        for part in document.get("_ignore") or () if isinstance(document.get("_ignore"), list) else ():
-            if isinstance(part, dict) and part.keys() == {SECTION}:
-                self._read_section(part[SECTION])
-
-    def _typed(self, values: Doc, name: str, kind: type, words: str, path: Path = ()) -> Any:
-        value = values.get(name)
-        if value is None or isinstance(value, kind):
-            return value
-        self._say((*path, name), f"expected {words}")
-        return None
-
-    def _read_section(self, section: Any) -> None:
-        path = ("_ignore", SECTION)
-        if not isinstance(section, dict) or section.get("version") != 1:
-            self._say(path, "`version: 1` is expected; this file was written by another version")
-            return
-        # Our own files hold texts as they are.
-        self._templates = None
-        for kind, told in section.items():
-            if kind == "version":
-                continue
-            if kind == "entities" and isinstance(told, dict) and told.keys() <= ENTITIES.keys():
-                self._whole = told
-            elif kind not in ENTITIES:
-                self._say((*path, kind), "not a kind of entity")
-            elif not isinstance(told, dict) or not all(isinstance(value, dict) for value in told.values()):
-                self._say((*path, kind), "a map of maps is expected")
-            else:
-                self._beyond[kind] = told
-
-    def _check_remarks(self, path: Path, where: str, values: Doc) -> None:
-        if not isinstance(values.get("_comment"), str | None):
-            self._say((*path, "_comment"), "expected a string", f"{where}: _comment" if where else "")
-        if not isinstance(values.get("_ignore"), list | None):
-            self._say((*path, "_ignore"), "expected an array", f"{where}: _ignore" if where else "")
 
     # --- entities ---
 
@@ -220,7 +144,7 @@ class _Reader:
     def _read_item(self, entity: Entity, path: Path, where: str, sent: Doc, parent: Item | None) -> None:
         if len(name := _name(entity, sent)) < 200:
             where += name
-        self._check_remarks(path, where, sent)
+        self._found.problems += remarks(sent, path, where)
         nested = {key: value for key, value in sent.items() if key in NESTED[entity.name]}
         own: Doc = {}
         for key, value in sent.items():
@@ -242,7 +166,8 @@ class _Reader:
             self._found.problems.append(item.problem({ENTITY: [why]}))
             return False
         given = dict(item.sent)
-        if self._templates is not None:
+        # Our own files hold texts as they are.
+        if not self._head.ours:
             given, wrong = self._templates.filled(given)
             if wrong:
                 self._found.problems.append(item.problem({ENTITY: [wrong]}))
@@ -257,7 +182,7 @@ class _Reader:
             return False
         if isinstance(item.doc["id"], str):
             item.doc["id"] = item.doc["id"].lower()
-            item.beyond = self._beyond.get(item.entity.name, {}).get(item.doc["id"], {})
+            item.beyond = self._head.told(item.entity.name, item.doc["id"])
             self._used.add((item.entity.name, item.doc["id"]))
         return True
 
@@ -265,19 +190,19 @@ class _Reader:
         """What was given with what stands elsewhere in the file: defaults, tags, shared configurations."""
         entity = item.entity
         if entity is PLUGINS_ENTITY and "_config" in sent:
-            shared = self._configs.get(str(sent["_config"]))
+            shared = self._head.configs.get(str(sent["_config"]))
             if shared is None:
                 self._say((*item.path, "_config"), "no such entry in '_plugin_configs'", f"{item.where}: _config")
-            else:
+            elif isinstance(given.get("config"), dict | None):
                 given["config"] = {**shared, **(given.get("config") or {})}
-        beyond = self._beyond.get(entity.name, {}).get(str(given.get("id")), {})
-        if entity is PLUGINS_ENTITY and isinstance(beyond.get("config"), dict):
-            given["config"] = {**(given.get("config") or {}), **beyond["config"]}
-        if entity.name in self._defaults:
-            given = _with_defaults(given, self._defaults[entity.name])
-        if self._tags and isinstance(given.get("tags"), list | None):
-            given["tags"] = [*(given.get("tags") or ()), *self._tags]
-        if entity is ROUTES and self._old and isinstance(given.get("paths"), list):
+        ours = self._head.told(entity.name, given.get("id")).get("config")
+        if entity is PLUGINS_ENTITY and isinstance(ours, dict) and isinstance(given.get("config"), dict | None):
+            given["config"] = {**(given.get("config") or {}), **ours}
+        if entity.name in self._head.defaults:
+            given = _with_defaults(given, self._head.defaults[entity.name])
+        if self._head.tags and isinstance(given.get("tags"), list | None):
+            given["tags"] = [*(given.get("tags") or ()), *self._head.tags]
+        if entity is ROUTES and self._head.old and isinstance(given.get("paths"), list):
             given["paths"] = [migrated_path(path) if isinstance(path, str) else path for path in given["paths"]]
         fields = entity.fields_for(given)
         return {name: _bare(fields.get(name), value) for name, value in given.items() if _says(fields.get(name), value)}
@@ -316,14 +241,13 @@ class _Reader:
                 continue
             if named_by_vault(value):
                 wrong[name] = NOT_HELD["vaults"]
-            elif name == "password" and self._transform is False:
+            elif name == "password" and self._head.transform is False:
                 wrong[name] = f"{_HASHED} (`_transform: false` says that it is hashed)"
-            elif name == "password" and self._transform is None and _HASH.fullmatch(value):
+            elif name == "password" and self._head.transform is None and _HASH.fullmatch(value):
                 wrong[name] = f"{_HASHED}, or say `_transform: true` at the top if this is it"
-        if item.entity is PLUGINS_ENTITY and isinstance(item.doc.get("config"), dict):
-            named = [name for name, value in item.doc["config"].items() if named_by_vault(value)]
-            if named:
-                wrong["config"] = dict.fromkeys(named, NOT_HELD["vaults"])
+        config = item.doc.get("config")
+        if item.entity is PLUGINS_ENTITY and isinstance(config, dict) and (named := _named_by_vaults(config)):
+            wrong["config"] = named
         return wrong
 
     # --- plugins that are not here ---
@@ -350,6 +274,17 @@ class _Reader:
             more = "without it calls may pass that Kong refuses, so it is left out only if asked for"
             self._found.problems.append(item.problem({"name": f"{reason}; {more} (--skip-plugin {name})"}))
         return True
+
+
+def _named_by_vaults(config: Doc) -> dict[str, Any]:
+    """The reasons against Kong's references in a plugin's configuration, by field."""
+    wrong: dict[str, Any] = {}
+    for name, value in config.items():
+        if named_by_vault(value):
+            wrong[name] = NOT_HELD["vaults"]
+        elif isinstance(value, dict) and (inner := _named_by_vaults(value)):
+            wrong[name] = inner
+    return wrong
 
 
 def _name(entity: Entity, sent: Doc) -> str:

@@ -74,7 +74,10 @@ def test_yaml_may_look_like_json() -> None:
             "services 1 (name s): port: value should be between 0 and 65535",
         ),
         (document(services=[{"name": "s", "host": "h", "x": 1}]), "services 1 (name s): x: unknown field"),
-        (document(services=[{"name": "a\0", "host": "h"}]), "services 1 (name a\0): NUL characters cannot be stored"),
+        (
+            document(services=[{"name": "a\0", "host": "h"}]),
+            "services 1 (name a\\x00): NUL characters cannot be stored",
+        ),
         (
             document(services=[{"name": "s", "host": "h", "routes": 5}]),
             "services 1 (name s): routes: expected an array",
@@ -92,6 +95,11 @@ def test_yaml_may_look_like_json() -> None:
         (
             document(routes=[{"paths": ["/"], "service": {"host": "x"}}]),
             "routes 1: service: expected a string, or a record with 'id' or 'name'",
+        ),
+        (document(services=[{"name": "\x1b[2J", "host": "h"}]), "services 1 (name \\x1b[2J): name: invalid value"),
+        (
+            document(_plugin_configs={"x": {}}, plugins=[{"name": "acl", "_config": "x", "config": [1]}]),
+            "plugins 1 (name acl): config: expected a record",
         ),
         (document(consumers=[{"id": A}]), f"consumers 1 (id {A}): at least one of these fields must be non-empty: "),
         (document(consumers=[{"username": "c", "id": "no"}]), "consumers 1 (username c): id: expected a valid UUID"),

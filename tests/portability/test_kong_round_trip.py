@@ -32,6 +32,10 @@ def test_every_field_comes_back() -> None:
     take(file())
     written = again()
     assert "_ignore" not in written
+    # In the file's order, whatever the ids.
+    listed = text.load(written.encode(), end=False)
+    assert [service.get("name") for service in listed["services"]] == ["orders", "switched-off", None]
+    assert [consumer.get("username") for consumer in listed["consumers"]] == ["bob", "guest", None]
     assert all(secret in written for secret in SECRETS)
     # The file that was written by hand still says the same.
     assert take(file()).changes == []

@@ -125,6 +125,14 @@ def test_references_to_rows_that_are_there() -> None:
     )
     assert actions(take(more)) == [("created", "route", "more"), ("created", "hmacauth_credential", "second")]
     assert Route.objects.get(name="more").service.name == "s"
+    by_id = document(
+        routes=[{"name": "more", "paths": ["/more"], "service": {"id": derived_id("services", "s").upper()}}]
+    )
+    assert take(by_id).changes == []
+    Service.objects.create(id="apisix", dialect="apisix", name="apisix")
+    for text_or_id in ("apisix", {"id": "apisix"}):
+        [problem] = refused(document(routes=[{"name": "x", "paths": ["/x"], "service": text_or_id}]))
+        assert "invalid reference 'service: apisix' (no such entry in 'services')" in problem
     [problem] = refused(document(routes=[{"name": "x", "paths": ["/x"], "service": "none"}]))
     assert problem == "routes 1 (name x): service: invalid reference 'service: none' (no such entry in 'services')"
     # What is not in the file would be gone.
@@ -228,6 +236,44 @@ def test_a_dump_of_deck() -> None:
     assert load(DECK).changes == []
     problem = refused(text.load(DECK.replace("_config: signed", "_config: none").encode(), end=False))[0]
     assert problem.endswith("plugins 1 (name sign-request): _config: no such entry in '_plugin_configs'")
+
+
+def test_configurations_as_kong_dumps_them() -> None:
+    # Complete, with what was not set as null; rate-limiting has its Redis twice from 3.6 on.
+    given = """
+    _format_version: "3.0"
+    plugins:
+    - name: rate-limiting
+      config:
+        {second: null, minute: 5, hour: null, day: null, month: null, year: null, limit_by: consumer, header_name: null,
+         path: null, policy: local, fault_tolerant: true, hide_client_headers: false, error_code: 429, sync_rate: -1,
+         error_message: API rate limit exceeded, redis_database: 0, redis_host: null, redis_password: null,
+         redis_port: 6379, redis_server_name: null, redis_ssl: false, redis_ssl_verify: false, redis_timeout: 2000,
+         redis_username: null, redis: {database: 0, host: null, password: null, port: 6379, server_name: null,
+         ssl: false, ssl_verify: false, timeout: 2000, username: null}}
+    - name: hmac-auth
+      config:
+        {hide_credentials: false, clock_skew: 300, anonymous: null, validate_request_body: false, enforce_headers: [],
+         algorithms: [hmac-sha1, hmac-sha256, hmac-sha384, hmac-sha512], realm: null}
+    - name: key-auth
+      config:
+        {key_names: [apikey], hide_credentials: false, anonymous: null, key_in_header: true, key_in_query: true,
+         key_in_body: false, run_on_preflight: true, realm: null}
+    - name: basic-auth
+      config: {anonymous: null, hide_credentials: false, realm: service}
+    - name: jwt
+      config:
+        {uri_param_names: [jwt], cookie_names: [], key_claim_name: iss, secret_is_base64: false, anonymous: null,
+         claims_to_verify: null, run_on_preflight: true, maximum_expiration: 0, header_names: [authorization],
+         realm: null}
+    - name: acl
+      config:
+        {allow: [a], deny: null, hide_groups_header: false, include_consumer_groups: false,
+         always_use_authenticated_groups: false}
+    """
+    assert len(load(given).changes) == 6 and load(given).changes == []
+    wrong = given.replace("redis_password: null", 'redis_password: "{vault://env/redis}"')
+    assert "vaults are not asked here" in refused(text.load(wrong.encode(), end=False))[0]
 
 
 def test_a_dump_of_kong() -> None:
