@@ -40,6 +40,8 @@ def main(arguments: Sequence[str]) -> int:
     overlooked = [argument for argument in ignored if argument.startswith("-")]
     if overlooked:
         print(f"ignored, since they stand behind {ignored[0]!r}: {' '.join(overlooked)}", file=sys.stderr)
+    for note in options.notes:
+        print(note, file=sys.stderr)
     listener = Listener(PROGRAM, options.bind, options.port, options.ssl_cert, options.ssl_key)
     why = check_free(listener)
     if why is not None:

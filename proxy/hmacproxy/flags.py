@@ -68,7 +68,7 @@ def usage(program: str, flags: Mapping[str, Flag]) -> str:
     lines = [f"Usage of {program}:"]
     for name, flag in sorted(flags.items()):
         shown = "" if isinstance(flag.default, bool) else " int" if isinstance(flag.default, int) else f" {flag.shows}"
-        default = f" (default {flag.default})" if flag.default not in ("", False, 0) else ""
+        default = f" (default {str(flag.default).lower()})" if flag.default not in ("", False, 0) else ""
         lines += [f"  -{name}{shown}", f"    \t{flag.help}{default}"]
     return "\n".join(lines)
 

@@ -21,7 +21,8 @@ from hmac_gateway.adapters.auth_request import speakers
 from hmac_gateway.certificates import pair_problem
 from hmac_gateway.core.credential import Secret
 from hmac_gateway.core.errors import ConfigError
-from hmac_gateway.schemes.hmacproxy import available
+from hmac_gateway.plugins.sign_request import UNSIGNABLE
+from hmac_gateway.schemes.hmacproxy import UNSEEN, available
 
 from .flags import Flag, Value, parse
 
@@ -54,6 +55,11 @@ FLAGS: Final[Mapping[str, Flag]] = {
 
 #: RFC 9110 5.6.2.
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+#: RFC 3986 3.2.2, less what is percent-encoded: no name server knows such names.
+_HOST: Final = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=\x80-\U0010ffff-]+|[0-9A-Fa-f:.]+")
+#: What makes up a message, or ends at the next server: no place for a signature.
+_TAKEN: Final = UNSIGNABLE | UNSEEN | {"content-length"}
+_LARGEST_SECRET: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +98,19 @@ class Options:
         else:
             what = "responding Accepted/Unauthorized for auth queries"
         return f"port {self.port}: {what}"
+
+    @property
+    def notes(self) -> list[str]:
+        """What is allowed, as in the original, and yet hardly what was meant."""
+        notes = []
+        for name in self.headers:
+            if name and not _TOKEN.fullmatch(name):
+                notes.append(f"-headers: no header is named {name!r}; an empty line is signed for it")
+            elif name.lower() in UNSEEN:
+                notes.append(f"-headers: {name} cannot be signed; an empty line is signed for it")
+            elif self.upstream and (name.lower() in UNSIGNABLE or name.lower() == "x-forwarded-for"):
+                notes.append(f"-headers: {name} does not reach the upstream as it was signed")
+        return notes
 
 
 class Invalid(Exception):
@@ -158,10 +177,13 @@ def _secret(given: Mapping[str, Value], environment: Mapping[str, str], complain
         return b""
     try:
         with open(path, "rb") as file:
-            secret = file.read(1024 * 1024).removesuffix(b"\n").removesuffix(b"\r")
+            secret = file.read(_LARGEST_SECRET + 1)
     except OSError as error:
         complain(_unusable("secret-file", path, error))
         return b""
+    if len(secret) > _LARGEST_SECRET:
+        complain(f"secret-file is larger than {_LARGEST_SECRET} bytes: {path}")
+    secret = secret.removesuffix(b"\n").removesuffix(b"\r")
     if not secret:
         complain(f"secret-file is empty: {path}")
     return secret
@@ -171,8 +193,13 @@ def _upstream(text: str, complain: Callable[[str], None]) -> SplitResult:
     if not text:
         return urlsplit("")
     try:
+        # What urlsplit would take away without a word.
+        if any(character <= " " or character == "\x7f" for character in text):
+            raise ValueError("a blank or a control character")
         url = urlsplit(text)
         port = url.port
+        if url.hostname and not _HOST.fullmatch(url.hostname):
+            raise ValueError(f"not a host's name: {url.hostname}")
     except ValueError as error:
         complain(f"upstream URL failed to parse: {error}")
         return urlsplit("")
@@ -235,6 +262,10 @@ def _own(values: Mapping[str, Any], complain: Callable[[str], None]) -> Callable
         complain("port must be at most 65535")
     if values["sign-header"] and not _TOKEN.fullmatch(values["sign-header"]):
         complain(f"not a header's name: {values['sign-header']}")
+    elif values["sign-header"].lower() in _TAKEN:
+        complain(f"sign-header cannot be {values['sign-header']}, which has a meaning of its own")
+    elif values["sign-header"] and values["sign-header"].lower() in values["headers"].lower().split(","):
+        complain("sign-header cannot be among -headers: a signature does not cover itself")
     if values["bind"] != "localhost":
         try:
             ipaddress.ip_address(values["bind"].strip("[]"))

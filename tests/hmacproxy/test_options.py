@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -86,7 +89,7 @@ def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["-help"]) == 0
     shown = capsys.readouterr().err
     assert shown.startswith("Usage of hmacproxy:\n")
-    assert "  -port int\n" in shown and "  -auth\n" in shown and "(default sha1)" in shown
+    assert "  -port int\n" in shown and "  -auth\n" in shown and "(default sha1)" in shown and "(default true)" in shown
 
 
 def test_signed_headers_are_a_list_without_trimming() -> None:
@@ -187,6 +190,10 @@ def test_everything_wrong_at_once_in_order(capsys: pytest.CaptureFixture[str]) -
     [
         ([*RIGHT, "-port=65536"], ["port must be at most 65535"]),
         ([*RIGHT, "-sign-header=X Signature"], ["not a header's name: X Signature"]),
+        ([*RIGHT, "-sign-header=Host"], ["sign-header cannot be Host, which has a meaning of its own"]),
+        ([*RIGHT, "-sign-header=content-length"], ["sign-header cannot be content-length"]),
+        ([*RIGHT, "-sign-header=Connection"], ["sign-header cannot be Connection"]),
+        ([*RIGHT, "-headers=Date,x-signature"], ["sign-header cannot be among -headers"]),
         ([*RIGHT, "-bind=here"], ["bind must be an IP address, not here"]),
         ([*SIGNING, "-upstream=http://h", "-strict"], ["-strict goes with -auth"]),
         ([*SIGNING, "-upstream=http://h", "-any-digest"], ["-any-digest goes with -auth"]),
@@ -199,6 +206,10 @@ def test_everything_wrong_at_once_in_order(capsys: pytest.CaptureFixture[str]) -
         ([*RIGHT, "-upstream=http://h:0"], ["upstream port must be greater than zero"]),
         ([*RIGHT, "-upstream=http://h:x"], ["upstream URL failed to parse: "]),
         ([*RIGHT, "-upstream=http://[::1"], ["upstream URL failed to parse: Invalid IPv6 URL"]),
+        ([*RIGHT, "-upstream=http://a b"], ["upstream URL failed to parse: a blank or a control character"]),
+        ([*RIGHT, "-upstream=http://a\nb"], ["upstream URL failed to parse: a blank or a control character"]),
+        ([*RIGHT, "-upstream=http://h%2f"], ["upstream URL failed to parse: not a host's name: h%2f"]),
+        ([*RIGHT, "-upstream=http://h\\g"], ["upstream URL failed to parse: not a host's name: h\\g"]),
         ([*RIGHT, "-secret-file=/dev/null"], ["both -secret and -secret-file specified", "is not a regular file"]),
         ([*NO_SECRET, "-secret-file=/no/such"], ["secret-file does not exist: /no/such"]),
     ],
@@ -211,11 +222,49 @@ def test_complaints_of_ours(arguments: list[str], words: list[str]) -> None:
         assert part in text
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="permissions are no matter to root")
-def test_what_may_not_be_read(tmp_path: Path) -> None:
-    cert, key = Authority(tmp_path).issue("localhost")
-    os.chmod(key, 0)
-    assert complaints(*RIGHT, f"-ssl-cert={cert}", f"-ssl-key={key}") == [f"ssl-key permission is denied: {key}"]
+@contextmanager
+def unprivileged() -> Iterator[None]:
+    """Nobody's rights: root may read everything."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.setresuid(65534, 65534, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)
+
+
+def test_what_may_not_be_read() -> None:
+    # Not in pytest's own folder, which is root's alone.
+    with TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        cert, key = Authority(Path(folder)).issue("localhost")
+        closed = Path(folder, "closed")
+        closed.mkdir()
+        os.chmod(key, 0)
+        os.chmod(closed, 0)
+        with unprivileged():
+            assert complaints(*RIGHT, f"-ssl-cert={cert}", f"-ssl-key={key}") == [
+                f"ssl-key permission is denied: {key}"
+            ]
+            for path in (closed, closed / "x"):
+                assert complaints(*RIGHT, f"-file-root={path}") == [f"file-root permission is denied: {path}"]
+            assert complaints(*NO_SECRET, f"-secret-file={key}") == [f"secret-file permission is denied: {key}"]
+        os.chmod(closed, 0o755)
+
+
+def test_what_is_allowed_and_hardly_meant() -> None:
+    given = "-headers=Date, X-One,Host,,Connection,X-Forwarded-For"
+    assert options(*RIGHT, given).notes == [
+        "-headers: no header is named ' X-One'; an empty line is signed for it",
+        "-headers: Host cannot be signed; an empty line is signed for it",
+    ]
+    assert [note.split(" ")[1] for note in options(*SIGNING, "-upstream=http://h", given).notes[2:]] == [
+        "Connection",
+        "X-Forwarded-For",
+    ]
+    assert options(*RIGHT, "-headers=").notes == []
 
 
 def test_certificates_that_do_not_fit(tmp_path: Path) -> None:
@@ -231,6 +280,8 @@ def test_the_secret_comes_from_a_flag_a_file_or_the_environment(tmp_path: Path) 
     for content, secret in ((b"a b\n", b"a b"), (b"\xff\r\n", b"\xff"), (b"two\n\n", b"two\n")):
         file.write_bytes(content)
         assert options(*NO_SECRET, f"-secret-file={file}").secret.reveal() == secret
+    file.write_bytes(b"x" * 1024 * 1024 + b"\n")
+    assert complaints(*NO_SECRET, f"-secret-file={file}") == [f"secret-file is larger than 1048576 bytes: {file}"]
     file.write_bytes(b"\n")
     assert complaints(*NO_SECRET, f"-secret-file={file}") == [f"secret-file is empty: {file}"]
     environment = {"HMACPROXY_SECRET": "kept"}
