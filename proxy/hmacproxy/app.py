@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import Callable, MutableMapping
 from copy import copy
+from email.utils import formatdate
 from typing import Any, Final, cast
 
 from hmac_gateway.core.credential import Consumer, Credential
@@ -181,6 +182,8 @@ class App(Lane):
 
     async def _sign(self, exchange: Exchange, send: Send) -> None:
         options, message = self._options, exchange.message
+        if options.add_date and message.get("date") is None:
+            message = exchange.message = _with(message, ("date", formatdate(self._now(), usegmt=True)))
         # A length is signed as the upstream will see it: once it is known, and as it is written there.
         told = message.content_length is not None and message.get("content-length") == str(message.content_length)
         unknown = not told and "content-length" in map(str.lower, options.headers)

@@ -47,6 +47,7 @@ FLAGS: Final[Mapping[str, Flag]] = {
     "strict": Flag(False, "with -auth: refuse targets whose signature could be that of another request"),
     "any-digest": Flag(False, "with -auth: accept signatures with any digest, as the original does"),
     "max-skew": Flag(0, "with -auth: seconds by which a signed Date may be off"),
+    "add-date": Flag(False, "without -auth: give a Date to requests that have none; Date must be among -headers"),
     "max-body": Flag(DEFAULT_MAX_BODY, "bytes of a body that is kept until its signature is known; 0 for no limit"),
     "listing": Flag(False, "with -file-root: list directories that have no index.html"),
     "trusted-proxies": Flag("", "beside loopback: networks whose X-Original-URI is believed", "list"),
@@ -81,6 +82,7 @@ class Options:
     strict: bool
     any_digest: bool
     max_skew: int
+    add_date: bool
     max_body: int
     listing: bool
     trusted: Callable[[str], bool]
@@ -274,10 +276,13 @@ def _own(values: Mapping[str, Any], complain: Callable[[str], None]) -> Callable
     for name in ("strict", "any-digest", "max-skew"):
         if values[name] and not values["auth"]:
             complain(f"-{name} goes with -auth")
+    if values["add-date"] and values["auth"]:
+        complain("-add-date goes without -auth")
     if values["max-skew"] < 0:
         complain("max-skew must not be negative")
-    elif values["max-skew"] and "date" not in values["headers"].lower().split(","):
-        complain("-max-skew needs Date among -headers: an unsigned one proves nothing")
+    for name in ("max-skew", "add-date"):
+        if values[name] and "date" not in values["headers"].lower().split(","):
+            complain(f"-{name} needs Date among -headers: an unsigned one proves nothing")
     if values["max-body"] < 0:
         complain("max-body must not be negative")
     if values["listing"] and not values["file-root"]:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import ssl
 import subprocess
+from collections.abc import Callable
 from email.utils import formatdate
+from io import BytesIO
 from pathlib import Path
+from threading import Thread
 from time import time
+from typing import Any
 from urllib.parse import unquote_to_bytes
+from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import pytest
+from hmac_authentication import hmacauth
 
 from tests.support.certificates import Authority
-from tests.support.hmacproxied import HEADER, REFUSAL, Hmacproxy, sign
+from tests.support.hmacproxied import HEADER, REFUSAL, SECRET, Hmacproxy, sign
 from tests.support.proxied import wait_for
 from tests.support.raw_client import Ended, RawAnswer, RawClient, request_bytes
 from tests.support.raw_upstream import Peer, RawUpstream, answer
@@ -271,6 +278,51 @@ def test_strict_any_digest_and_age() -> None:
                 string = f"GET\n{now}\n/a\n"
                 client.send(request_bytes("GET", "/a", "h", [("Date", now), sign(string, digest="md5")]))
                 wait_for(lambda: len(nobody.peers) == 1)
+
+
+def test_a_date_for_those_who_send_none() -> None:
+    """Without it, a verifier with -max-skew would accept nothing that curl or a browser asks for."""
+    with Hmacproxy("-auth", "-headers=Date", "-max-skew=60") as verifier:
+        upstream = f"http://127.0.0.1:{verifier.port}"
+        with Hmacproxy("-upstream", upstream, "-headers=Date", "-add-date") as proxy:
+            assert proxy.ask("GET", "/").status == 202
+            # What a client says of the time is not made better.
+            assert proxy.ask("GET", "/", [DATE]).status == 401
+
+
+def test_hmac_authentication_of_pypi() -> None:
+    """Behind the command it verifies what we signed; what it signs, we let through."""
+    theirs = hmacauth.HmacAuth(hashlib.sha1, SECRET, HEADER, ["Date", "X-One"])
+
+    def greeting(environ: dict[str, Any], start: Callable[[str, list[tuple[str, str]]], object]) -> list[bytes]:
+        start("200 OK", [("Content-Length", "5")])
+        return [b"hello"]
+
+    with make_server("127.0.0.1", 0, hmacauth.HmacMiddleware(greeting, theirs), handler_class=Quiet) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            upstream = ("-upstream", f"http://127.0.0.1:{server.server_port}", "-headers=Date,X-One")
+            sent = [DATE, ("X-One", "1")]
+            with Hmacproxy(*upstream) as proxy:
+                assert proxy.ask("POST", "/a%20b?c=%20", sent, b"body").body == b"hello"
+                assert proxy.ask("GET", "/").body == b"hello"
+            environ = {
+                **{"REQUEST_METHOD": "POST", "PATH_INFO": "/a b", "QUERY_STRING": "c=%20", "wsgi.url_scheme": "http"},
+                **{"HTTP_DATE": DATE[1], "HTTP_X_ONE": "1", "CONTENT_LENGTH": "4", "wsgi.input": BytesIO(b"body")},
+            }
+            signature = (HEADER, theirs.request_signature(environ))
+            with Hmacproxy("-auth", *upstream) as proxy:
+                assert proxy.ask("POST", "/a%20b?c=%20", [*sent, signature], b"body").body == b"hello"
+                assert refused(proxy.ask("POST", "/a%20b?c=%20", [*sent, signature], b"bodY"))
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+class Quiet(WSGIRequestHandler):
+    def log_message(self, *arguments: object) -> None:
+        pass
 
 
 def test_failures_of_the_upstream() -> None:
