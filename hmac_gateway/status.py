@@ -123,9 +123,23 @@ class StatusApp:
             status, kind, body = await loop.run_in_executor(self._thread, _answer, path)
             await _send(send, scope["method"], status, kind, body)
         elif self._inner is not None:
-            await self._inner(scope, receive, send)
+            await answered(self._inner, scope, receive, send)
         else:
             await _send(send, scope["method"], 404, b"application/json", b'{"message":"Not found"}\n')
+
+
+async def answered(inner: App, scope: Scope, receive: Receive, send: Send) -> None:
+    """Run Django's handler, which returns without a word when the body breaks off: servers answer 500 then."""
+    began = False
+
+    async def sending(event: MutableMapping[str, Any]) -> None:
+        nonlocal began
+        began = True
+        await send(event)
+
+    await inner(scope, receive, sending)
+    if not began:
+        await _send(send, scope["method"], 400, b"application/json", b'{"message":"Bad request"}\n')
 
 
 async def lifespan(receive: Receive, send: Send) -> None:

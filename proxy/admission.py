@@ -43,7 +43,9 @@ _NOWHERE: Final = {
 
 
 def head_fault(message: Message) -> str:
-    """What is wrong with a request's Host or framing, for a log; "" for nothing."""
+    """What is wrong with a request's method, Host or framing, for a log; "" for nothing."""
+    if message.method == "CONNECT":
+        return "CONNECT"  # RFC 9110 9.3.6: a tunnel to the host that is its target, which is not what routes are for
     if not message.authority and message.http_version == "1.1":
         return "no Host"  # RFC 9112 3.2; where a request without one went would be a guess
     if message.authority and not _AUTHORITY.fullmatch(message.authority):

@@ -248,9 +248,7 @@ class Lane:
                 await self._linger(exchange)
         except ClientLeft:
             if not exchange.status:
-                # Whose body breaks HTTP's rules looks like who has left. Without an answer the server would say 500.
-                await self._give(exchange, answer(Rejected(Reason.MALFORMED, dialect=self._dialect)), send)
-                exchange.status, exchange.sent = CLIENT_LEFT, 0
+                await self._broken_off(exchange, send)
         except asyncio.CancelledError:
             # Only the sweeper cancels: the client was silent for too long. Where an answer has begun, returning
             # without its final part makes the server close the connection.
@@ -258,6 +256,16 @@ class Lane:
                 await self._refuse(exchange, Rejected(Reason.REQUEST_TIMEOUT, dialect=self._dialect), send)
         finally:
             self._leave(exchange)
+
+    async def _broken_off(self, exchange: Exchange, send: Send) -> None:
+        """Answer a client that is said to have left: nobody reads it then.
+
+        The server says the same of a body whose framing is broken (RFC 9112 7.1), and answers 500 where we do not.
+        """
+        dialect = self._dialect if exchange.route is None else exchange.route.dialect
+        refused = Rejected(Reason.MALFORMED, dialect=dialect)
+        await self._give(exchange, answer(refused, exchange.request_id, exchange.message.get("accept")), send)
+        exchange.status, exchange.sent = CLIENT_LEFT, 0
 
     async def _linger(self, exchange: Exchange) -> None:
         """Take in what a client still sends that was answered early, and drop it."""

@@ -97,7 +97,9 @@ def forwarded_lines(message: Message, rewrite: Rewrite, trusted: bool, request_i
     """The header lines that only Kong adds; with `trusted` the client's own word on path and prefix stays."""
     path = message.path
     before = ", ".join(message.get_all("via"))
-    via = f"{message.http_version} {PSEUDONYM}"
+    # granian's word for HTTP/1.0 is "1".
+    version = "1.0" if message.http_version == "1" else message.http_version
+    via = f"{version} {PSEUDONYM}"
     forwarded = (trusted and message.get("x-forwarded-path")) or path
     prefix = (trusted and message.get("x-forwarded-prefix")) or rewrite.taken(path)
     lines = f"x-forwarded-path: {forwarded}\r\n"

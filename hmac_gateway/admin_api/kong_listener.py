@@ -8,7 +8,7 @@ from __future__ import annotations
 from django.conf import settings
 from django.core.asgi import get_asgi_application
 
-from ..status import App, Receive, Scope, Send, lifespan
+from ..status import App, Receive, Scope, Send, answered, lifespan
 from .kong import LISTENER
 
 
@@ -22,6 +22,6 @@ def build(*, open_to_all: bool) -> App:
         if scope["type"] == "lifespan":
             await lifespan(receive, send)
         else:
-            await django({**scope, LISTENER: {"open": open_to_all}}, receive, send)
+            await answered(django, {**scope, LISTENER: {"open": open_to_all}}, receive, send)
 
     return serve

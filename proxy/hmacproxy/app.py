@@ -136,7 +136,7 @@ class App(Lane):
             twice = "host" in message.duplicated
             # Of `GET a`, the server gives an empty path: nothing that could stand on a request line.
             nowhere = not message.path.startswith("/") and (message.method, message.target) != ("OPTIONS", "*")
-            wrong = message.method == "CONNECT" or twice or nowhere or head_fault(message)
+            wrong = twice or nowhere or head_fault(message)
             return Reason.MALFORMED if wrong else None
         if told is message:
             return None

@@ -243,7 +243,8 @@ def test_malformed_chunk_is_not_finished_upstream(gateway: Proxied) -> None:
             wait_for(lambda: b"first" in peer.received)
             client.send(b"zzzz\r\n")
             assert peer.closed_by_client.wait(10)
-            assert client.answer().status == 400
+            found = client.answer()
+        assert (found.status, found.body) == (400, b'{"message":"bad request"}\n')
         assert not peer.received.endswith(b"0\r\n\r\n")
 
 
@@ -390,6 +391,17 @@ def test_large_checked_body_waits_in_a_file_and_arrives_whole(gateway: Proxied) 
             client.send(body[-1:])
             assert client.answer().body == summed(body)
         wait_for(lambda: len(deleted_files(pid)) == len(before))
+
+
+def test_malformed_chunk_of_a_checked_body_is_a_fault_of_the_client(gateway: Proxied) -> None:
+    with Upstream() as upstream:
+        host = gateway.lead(upstream.port, plugin=CHECKED)
+        headers = signed("POST", "/x", listed=("@request-target", "date", "digest"), headers={"digest": "SHA-256=x"})
+        with gateway.client() as client:
+            client.send(request_bytes("POST", "/x", host, [*headers.items(), ("transfer-encoding", "chunked")]))
+            client.send(b"5\r\nfirst\r\nzzzz\r\n")
+            assert client.answer().status == 400
+        assert not upstream.peers
 
 
 def test_file_of_a_body_that_breaks_off_goes_away(gateway: Proxied) -> None:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.support.nodes import Node
+from tests.support.raw_client import RawClient, request_bytes
 from tests.support.served import ADMIN_KEY, Served, free_port
 
 
@@ -103,6 +104,21 @@ def test_a_target_that_is_marked_unhealthy_gets_nothing(curl: Curl) -> None:
         assert states == {one.address: "UNHEALTHY", two.address: "HEALTHCHECKS_OFF"}
         assert curl(*key, "-X", "PUT", f"{mark}/healthy") == (204, "")
         answering({one.address, two.address})
+
+
+@pytest.mark.parametrize("rest", [b"zz\r\n", b"5\r\nabcde\r\nzz\r\n", b"5\nabcde\n0\n\n"])
+def test_a_body_whose_framing_is_broken_is_a_fault_of_the_client(curl: Curl, rest: bytes) -> None:
+    served = curl.served
+    key = [("Transfer-Encoding", "chunked"), ("Kong-Admin-Token", ADMIN_KEY)]
+    for port, path in (
+        (curl.port, "/services"),
+        (served.console_port, "/kong/services"),
+        (served.console_port, "/apisix/admin/routes/x"),
+    ):
+        with RawClient(port) as client:
+            client.send(request_bytes("PUT", path, "127.0.0.1", key) + rest)
+            found = client.answer()
+        assert (found.status, list(found.json())) == (400, ["message"]), (path, found)
 
 
 def test_writers_at_the_same_time_make_one_entity(curl: Curl) -> None:

@@ -306,6 +306,13 @@ def test_odd_target_forms_are_refused(gateway: Proxied, line: str) -> None:
     assert gateway.ask("GET", "/", "nobody.test").status == 404
 
 
+def test_connect_is_refused_on_a_route_too(gateway: Proxied) -> None:
+    with Upstream() as upstream:
+        host = gateway.lead(upstream.port)
+        assert gateway.ask("CONNECT", "/a", host).status == 400
+        assert not upstream.peers
+
+
 @pytest.mark.parametrize(
     "data",
     [

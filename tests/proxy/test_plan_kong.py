@@ -130,8 +130,10 @@ def test_raw_length_is_the_inverse_of_decoding(path: str, count: int) -> None:
 # --- headers ---
 
 
-def lines(*headers: tuple[str, str], path: str = "/a", sent: str = "/a/x?q", trusted: bool = False) -> dict[str, str]:
-    message = Message("GET", sent, [("host", "x.test"), *headers], remote_addr="192.0.2.1", http_version="2")
+def lines(
+    *headers: tuple[str, str], path: str = "/a", sent: str = "/a/x?q", trusted: bool = False, version: str = "2"
+) -> dict[str, str]:
+    message = Message("GET", sent, [("host", "x.test"), *headers], remote_addr="192.0.2.1", http_version=version)
     rewrite = Rewrite("/", True, Path.of(path))
     made = header_lines(message, NOBODY, frozenset(), Peer(80, trusted), "id-1", "", rewrite)
     pairs = [line.split(": ", 1) for line in made.split("\r\n") if line]
@@ -144,6 +146,7 @@ def test_headers_of_kong() -> None:
     assert found["x-forwarded-path"] == "/a/x" and found["x-forwarded-prefix"] == "/a"
     assert found["x-kong-request-id"] == found["x-request-id"] == "id-1"
     assert found["via"] == "2 hmac-gateway"
+    assert [lines(version=said)["via"] for said in ("1", "1.0")] == ["1.0 hmac-gateway"] * 2  # granian says 1
 
 
 def test_a_slash_is_no_prefix() -> None:
