@@ -22,7 +22,7 @@ from ..plugins.fields import Worded
 from .kong_entity import Doc, Entity, Fields, Unique, common, key_of, reference
 from .kong_errors import ENTITY, schema_violation
 from .kong_formats import HTTP_PROTOCOLS, ID, NAME, STAMP, TAGS, flag, foreign, protocols
-from .kong_spec import NULL_ONLY, Spec, default_of
+from .kong_spec import NULL_ONLY, Spec, default_of, placed
 
 _NOT_ENABLED: Final = "plugin '{}' not enabled; add it to the 'plugins' configuration property"
 #: What may have a plugin, and the column that says so.
@@ -140,7 +140,7 @@ def _reasons(error: ConfigError) -> dict[str, Any]:
     if error.field == ENTITY:
         return {ENTITY: [reason]}
     for part in reversed(error.field.split(".")):
-        reason = {part: reason}
+        reason = placed({int(part): reason}) if part.isdecimal() else {part: reason}
     return {"config": reason}
 
 

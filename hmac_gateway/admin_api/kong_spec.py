@@ -129,11 +129,12 @@ def _clean_list(spec: Spec, value: Any) -> tuple[Any, Errors | None]:
             seen.add(repr(cleaned))
             items.append(cleaned)
     if wrong:
-        return value, _placed(wrong)
+        return value, placed(wrong)
     return items, _wrong_length(spec, len(items)) or _checked(spec, items)
 
 
-def _placed(wrong: dict[int, Any]) -> Errors:
+def placed(wrong: dict[int, Any]) -> Errors:
+    """What is wrong with a list's items, by their places from 1: a list as long, a map where it would be mostly empty."""
     last = max(wrong)
     if last > len(wrong) + _GAPS:
         return {str(place): error for place, error in wrong.items()}
@@ -197,10 +198,10 @@ def _clean_scalar(spec: Spec, value: Any) -> tuple[Any, Errors | None]:
             return value, reason
     if spec.one_of and value not in spec.one_of:
         return value, "expected one of: " + ", ".join(map(str, spec.one_of))
-    if spec.between is not None and not spec.between[0] <= value <= spec.between[1]:
-        return value, f"value should be between {spec.between[0]} and {spec.between[1]}"
     if spec.greater is not None and not value > spec.greater:
         return value, f"value must be greater than {spec.greater:g}"
+    if spec.between is not None and not spec.between[0] <= value <= spec.between[1]:
+        return value, f"value should be between {spec.between[0]} and {spec.between[1]}"
     if isinstance(value, str) and (reason := _wrong_length(spec, len(value.encode("utf-8", "replace"))) or ""):
         return value, reason
     return value, _checked(spec, value)

@@ -16,6 +16,7 @@ Imports `core` and `schemes`; called by the gate.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -180,7 +181,11 @@ def compile(config: Mapping[str, Any], dialect: str = "apisix") -> Config:
             raise ConfigError(field, said[field], 'nothing, save with "scheme": "hmacproxy"')
     # What is not configurable in 0.x: SHA-1, and nothing that must be signed.
     allowed: list[str] = values.get("algorithms" if dialect == KONG else "allowed_algorithms", ["hmac-sha1"])
-    required: list[str] = values.get("enforce_headers" if dialect == KONG else "signed_headers", [])
+    field = "enforce_headers" if dialect == KONG else "signed_headers"
+    required: list[str] = values.get(field, [])
+    for place, header in enumerate(required, 1):
+        if header.lower() != REQUEST_TARGET and not _NAME.fullmatch(header):
+            raise ConfigError(f"{field}.{place}", header, _ONE_NAME)
     skew = values["clock_skew"]
     policy = Policy(
         algorithms=frozenset(allowed),
@@ -211,6 +216,10 @@ def _said(config: Mapping[str, Any], dialect: str) -> Mapping[str, Any]:
         if value is not None and value != known.get(field, {}).get("default")
     }
 
+
+#: What can be listed and signed; anything else in its place would refuse every request.
+_NAME: Final = re.compile(fields.HEADER["pattern"])
+_ONE_NAME: Final = f"the name of one header, or {REQUEST_TARGET}; several names are several values"
 
 #: What has no meaning there, and what has in its place.
 _NOT_HMACPROXY: Final = {

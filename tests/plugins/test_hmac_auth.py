@@ -139,6 +139,8 @@ def test_wrong_configuration_names_the_field(field: str, value: Any) -> None:
         ("allowed_algorithms", ["hmac-sha256", "hmac-md5"], "allowed_algorithms.2"),
         ("signed_headers", ["date", ""], "signed_headers.2"),
         ("signed_headers", ["x" * 51], "signed_headers.1"),
+        ("signed_headers", ["date, host"], "signed_headers.1"),
+        ("signed_headers", ["date", "(request-target)"], "signed_headers.2"),
         ("replay_methods", ["post"], "replay_methods.1"),
     ],
 )

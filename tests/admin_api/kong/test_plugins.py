@@ -92,6 +92,18 @@ def test_scopes_and_nested_addresses(kong: Kong) -> None:
 
 WRONG: list[tuple[Any, Any]] = [
     ({"name": "hmac-auth", "config": {"clock_skew": 0}}, {"config": {"clock_skew": "value must be greater than 0"}}),
+    ({"name": "hmac-auth", "config": {"clock_skew": -1}}, {"config": {"clock_skew": "value must be greater than 0"}}),
+    (
+        {"name": "hmac-auth", "config": {"enforce_headers": ["date", "date,dummy"]}},
+        {
+            "config": {
+                "enforce_headers": [
+                    None,
+                    "expected the name of one header, or @request-target; several names are several values",
+                ]
+            }
+        },
+    ),
     ({"name": "hmac-auth", "config": {"anonymous": ""}}, {"config": {"anonymous": "length must be at least 1"}}),
     (
         {"name": "hmac-auth", "config": {"algorithms": ["hmac-sha256", "md5"]}},
