@@ -202,7 +202,8 @@ def _fill_ttl(row: Any, doc: Doc) -> None:
 def _ttl(row: Any) -> int | None:
     if row.expires_at is None:
         return None
-    return max(0, int((row.expires_at - timezone.now()).total_seconds()))
+    # Never zero, which would mean no end when it is written back.
+    return max(1, round((row.expires_at - timezone.now()).total_seconds()))
 
 
 def _show_ttl(row: Any) -> Doc:

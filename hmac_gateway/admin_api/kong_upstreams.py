@@ -245,6 +245,15 @@ TARGET_FIELDS: Final[Mapping[str, Spec]] = {
 }
 
 
+def prepare_target(given: Doc) -> Doc:
+    """A target with its port, as Kong writes it back."""
+    found = place(given["target"]) if isinstance(given.get("target"), str) else None
+    if found is not None:
+        host = f"[{found[0]}]" if ":" in found[0] else found[0]
+        given["target"] = f"{host}:{found[1]}"
+    return given
+
+
 def fill_target(row: Any, doc: Doc) -> None:
     """Set the columns."""
     row.upstream_id = key_of(doc, "upstream")
@@ -282,6 +291,7 @@ TARGETS: Final = Entity(
     model="hmac_proxy.Node",
     scope={"upstream__dialect": "kong", "upstream__inline": False},
     fields=TARGET_FIELDS,
+    prepare=prepare_target,
     fill=fill_target,
     show=show_target,
     key="target",

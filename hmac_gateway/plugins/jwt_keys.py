@@ -86,9 +86,16 @@ def problem(config: Mapping[str, Any], secret: str | None) -> Problem | None:
         if other != sealed and config.get(other):
             text = f'property "{other}" is not used with algorithm {algorithm}'
             return Problem(other, f"nothing: it is not used with algorithm {algorithm}", text)
-    if sealed == "secret":
-        return _shared(secret, bool(config.get("base64_secret", False)))
     given = config.get("public_key")
+    if sealed == "secret":
+        if given:
+            # Of no use here, and shown as it is: whoever mistook the field for another one must not leave a secret.
+            try:
+                load_pem_public_key(_pem(given))
+            except _NO_KEY:
+                wanted = "a PEM public key, or nothing"
+                return Problem("public_key", wanted, f'property "public_key" validation failed: not {wanted}')
+        return _shared(secret, bool(config.get("base64_secret", False)))
     if not given:
         return Problem("public_key", f"a PEM public key, which algorithm {algorithm} needs", _DEPENDENT)
     try:

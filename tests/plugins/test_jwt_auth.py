@@ -206,6 +206,7 @@ OTHER_KIND = "ES384"
         ({"algorithm": "ES384", "public_key": PUBLIC("EdDSA")}, "public_key", None),
         # A private key in the place that is shown.
         ({"algorithm": "RS256", "public_key": private_pem(pair("RS256"))}, "public_key", None),
+        ({"secret": SECRET, "public_key": private_pem(pair("RS256"))}, "public_key", None),
         (
             {"algorithm": "RS256", "public_key": PUBLIC("RS256"), "private_key": private_pem(pair("RS256", 1))},
             "private_key",

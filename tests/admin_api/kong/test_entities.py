@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -108,7 +109,7 @@ def test_an_upstream_shows_every_field_and_its_targets(kong: Kong) -> None:
     assert isinstance(target["created_at"], float)
     assert kong.get("upstreams/u.internal/targets/10.0.0.1:8000").json() == target
     assert kong.get("targets").status_code == 404
-    again = kong.post("upstreams/u.internal/targets", {"target": "10.0.0.1:8000"})
+    again = kong.post("upstreams/u.internal/targets", {"target": "10.0.0.1"})
     assert (
         again.status_code == 409 and f'target="10.0.0.1:8000",upstream={{id="{made["id"]}"}}' in again.json()["message"]
     )
@@ -276,10 +277,24 @@ def test_every_write_is_told_to_the_audit_without_secrets(kong: Kong) -> None:
     assert not any("hush" in str(event.changes) for event in events)
 
 
-def test_what_has_expired_is_gone_and_makes_room(kong: Kong) -> None:
+def test_a_key_in_its_last_moment_does_not_become_one_without_an_end(
+    kong: Kong, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kong.made("consumers", {"username": "bob"})
     made = kong.made("consumers/bob/key-auth", {"key": "k", "ttl": 60})
-    assert 58 <= made["ttl"] <= 60 and kong.get("key-auths/k").status_code == 200
+    row = apps.get_model("hmac_consumers.Credential")._default_manager.get(pk=made["id"])
+    soon = row.expires_at - timedelta(seconds=0.3)
+    monkeypatch.setattr(timezone, "now", lambda: soon)
+    assert kong.patch("key-auths/k", {"tags": ["t"]}).json()["ttl"] == 1
+    row.refresh_from_db()
+    assert row.expires_at is not None
+
+
+def test_what_has_expired_is_gone_and_makes_room(kong: Kong) -> None:
+    kong.made("consumers", {"username": "bob"})
+    made = kong.made("consumers/bob/key-auth", {"key": "k", "ttl": 3600})
+    # A second that has begun is not over: what was asked for is what is shown.
+    assert 3590 <= made["ttl"] <= 3600 and kong.get("key-auths/k").status_code == 200
     assert kong.post("consumers/bob/key-auth", {"key": "k"}).status_code == 409
     rows = apps.get_model("hmac_consumers.Credential")._default_manager
     rows.filter(pk=made["id"]).update(expires_at=timezone.now())
