@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from django.apps import apps
 from django.contrib import admin
+from django.db.models import OuterRef, QuerySet, Subquery, Value
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 
-from .admin_base import EntityAdmin, ReadOnlyAdmin, ShowsSecretsOnce, show_once
+from .admin_base import EntityAdmin, ReadOnlyAdmin, ShowsSecretsOnce, short_key, shortened, show_once
 from .core.errors import ConfigError
 from .debugger import as_text, explain_kept
 from .models import AdminKey, AuditEvent, Rejection, WorkerStatus
 from .runtime import Runtime
+from .site import has_tables
 
 
 @admin.register(AdminKey)
@@ -53,7 +56,7 @@ def _told(side: dict[str, Any], name: str) -> str:
 class AuditEventAdmin(ReadOnlyAdmin):
     """Who changed what."""
 
-    list_display = ["at", "actor", "via", "action", "kind", "object_id", "fields_changed"]
+    list_display = ["at", "actor", "via", "action", "kind", "shown_object", "fields_changed"]
     list_filter = ["action", "via", "entity", "at"]
     search_fields = ["actor", "object_id"]
     # Read as a table instead.
@@ -64,7 +67,7 @@ class AuditEventAdmin(ReadOnlyAdmin):
 
     @admin.display(description="fields")
     def fields_changed(self, obj: AuditEvent) -> str:
-        return ", ".join(map(str, audit_fields(obj)))
+        return shortened(list(map(str, audit_fields(obj))))
 
     @admin.display(description="admin key")
     def admin_key(self, obj: AuditEvent) -> str:
@@ -85,6 +88,10 @@ class AuditEventAdmin(ReadOnlyAdmin):
         secret = "The secret was changed, too." if changes.get("secret") else ""
         head = "<table><thead><tr><th>field</th><th>before</th><th>after</th></tr></thead>"
         return format_html(head + "<tbody>{}</tbody></table>{}", rows, secret)
+
+    @admin.display(description="object id", ordering="object_id")
+    def shown_object(self, obj: AuditEvent) -> str:
+        return short_key(obj.object_id)
 
     @admin.display(description="entity", ordering="entity")
     def kind(self, obj: AuditEvent) -> str:
@@ -108,7 +115,7 @@ class WorkerStatusAdmin(ReadOnlyAdmin):
 class RejectionAdmin(ReadOnlyAdmin):
     """Refused requests, newest first."""
 
-    list_display = ["when", "status", "reason", "method", "path", "key_id", "route_id"]
+    list_display = ["when", "status", "reason", "request", "key_id", "route"]
     list_filter = ["reason", "plugin", "status", "lane", "at"]
     search_fields = ["request_id", "path", "key_id", "route_id", "remote_addr", "reason"]
     # Opened by the debugger alone.
@@ -116,7 +123,24 @@ class RejectionAdmin(ReadOnlyAdmin):
 
     @admin.display(description="at", ordering="at")
     def when(self, obj: Rejection) -> str:
-        return f"{timezone.localtime(obj.at):%Y-%m-%d %H:%M:%S}"
+        return format_html('<span class="nowrap">{}</span>', f"{timezone.localtime(obj.at):%Y-%m-%d %H:%M:%S}")
+
+    @admin.display(description="request", ordering="path")
+    def request(self, obj: Rejection) -> str:
+        return f"{obj.method} {obj.path}"
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        rows: QuerySet[Any] = super().get_queryset(request)
+        name: Any = Value("")
+        if has_tables():
+            routes = apps.get_model("hmac_proxy", "Route")._default_manager
+            name = Subquery(routes.filter(pk=OuterRef("route_id")).values("name")[:1])
+        rows = rows.annotate(route_name=name)
+        return rows
+
+    @admin.display(description="route", ordering="route_id")
+    def route(self, obj: Any) -> str:
+        return str(obj.route_name or short_key(obj.route_id))
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
         return [*super().get_readonly_fields(request, obj), "explanation"]

@@ -6,6 +6,7 @@ label.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from django import forms
@@ -17,6 +18,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
 
 from . import crypto
 from .forms import EntityForm, PluginForm, json_formfield
@@ -38,6 +40,8 @@ else:
 _WAITING = "hmac_gateway_shown_once"
 _AFTERWARDS = "hmac_gateway_shown_once_next"
 
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
 #: Fields that every entity page ends with.
 MORE_FIELDS = ["labels", "tags", "expires_at", "extra"]
 HISTORY_FIELDS = ["created_at", "updated_at", "changed_at_version"]
@@ -51,6 +55,18 @@ def folded(title: str, *fields: Any) -> tuple[str, Any]:
 MORE = folded("More", *MORE_FIELDS)
 HISTORY = folded("History", *HISTORY_FIELDS)
 TIMEOUTS = folded("Timeouts", "timeout_connect", "timeout_send", "timeout_read")
+
+
+def short_key(key: str) -> str:
+    """A key for a table: a UUID's beginning, with the whole to be seen by pointing at it; any other as it is."""
+    if not _UUID.fullmatch(key):
+        return key
+    return format_html('<span title="{}">{}…</span>', key, key.partition("-")[0])
+
+
+def shortened(items: list[str]) -> str:
+    """The first of many, for a table."""
+    return ", ".join(items[:3]) + (f" and {len(items) - 3} more" if len(items) > 3 else "")
 
 
 class JsonFields:
@@ -134,6 +150,10 @@ class EntityAdmin(JsonFields, BaseAdmin):
     def get_fieldsets(self, request: HttpRequest, obj: models.Model | None = None) -> Any:
         # There is no history before the first save.
         return [part for part in super().get_fieldsets(request, obj) if obj is not None or part[0] != "History"]
+
+    @admin.display(description="id", ordering="pk")
+    def shown_key(self, obj: models.Model) -> str:
+        return short_key(str(obj.pk))
 
     def _audit(self, request: HttpRequest, action: str, instance: models.Model, message: Any) -> None:
         # Django's message names the changed fields, never their values, so no secret can be in it.

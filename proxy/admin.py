@@ -18,18 +18,22 @@ from hmac_gateway.admin_base import (
     TabularInline,
     folded,
     plugin_inline,
+    shortened,
 )
 from hmac_gateway.forms import PluginForm
 from hmac_gateway.plugins import is_mandatory
 
 from .models import AUTH_PLUGINS, Node, Plugin, PluginConfig, Route, Service, Upstream
 
+#: What a plugin may be attached to.
+PLACES = ("route", "service", "consumer", "group", "bundle")
+
 
 class NodeInline(TabularInline):
     """An upstream's nodes."""
 
     model = Node
-    fields = ["host", "port", "weight", "priority", "enabled"]
+    fields = ["host", "port", "weight", "priority", "enabled", "marked_unhealthy"]
 
 
 class RouteInline(TabularInline):
@@ -51,7 +55,8 @@ class RouteInline(TabularInline):
 class UpstreamAdmin(EntityAdmin):
     """Sets of servers that answer for each other."""
 
-    list_display = ["id", "name", "type", "scheme", "pass_host", "node_count", "enabled", "updated_at"]
+    list_display_links = ["shown_key", "name"]
+    list_display = ["shown_key", "name", "type", "scheme", "pass_host", "node_count", "enabled", "updated_at"]
     list_filter = ["type", "scheme", "enabled", "dialect", "created_at"]
     search_fields = ["id", "name", "desc", "nodes__host"]
     fieldsets = [
@@ -113,7 +118,8 @@ class WithPlugins(EntityAdmin):
 class ServiceAdmin(WithPlugins):
     """Applications behind the gateway."""
 
-    list_display = ["id", "name", "goes_to", "route_count", "version", "dialect", "enabled", "updated_at"]
+    list_display_links = ["shown_key", "name"]
+    list_display = ["shown_key", "name", "goes_to", "route_count", "version", "dialect", "enabled", "updated_at"]
     list_filter = ["enabled", "dialect", "created_at"]
     list_select_related = ["upstream"]
     search_fields = ["id", "name", "desc", "host"]
@@ -148,7 +154,8 @@ class ServiceAdmin(WithPlugins):
 class RouteAdmin(WithPlugins):
     """Which calls go where."""
 
-    list_display = ["id", "name", "shown_paths", "shown_methods", "target", "priority", "dialect", "enabled"]
+    list_display_links = ["shown_key", "name"]
+    list_display = ["shown_key", "name", "shown_paths", "shown_methods", "target", "priority", "dialect", "enabled"]
     list_filter = ["enabled", "this_site", "dialect", ("service", admin.RelatedOnlyFieldListFilter), "created_at"]
     list_select_related = ["service", "upstream"]
     search_fields = ["id", "name", "desc", "paths"]
@@ -167,11 +174,11 @@ class RouteAdmin(WithPlugins):
 
     @admin.display(description="paths")
     def shown_paths(self, obj: Route) -> str:
-        return _shortened(obj.paths) or "any"
+        return shortened(obj.paths) or "any"
 
     @admin.display(description="methods")
     def shown_methods(self, obj: Route) -> str:
-        return _shortened(obj.methods) or "all"
+        return shortened(obj.methods) or "all"
 
     @admin.display(description="goes to")
     def target(self, obj: Route) -> str:
@@ -183,10 +190,6 @@ class RouteAdmin(WithPlugins):
         super().save_model(request, obj, form, change)
         if not obj.this_site and obj.service is None and obj.upstream is None:
             messages.warning(request, f"Route {obj} goes nowhere: calls are answered by its plugins, or with 503.")
-
-
-def _shortened(items: list[str]) -> str:
-    return ", ".join(items[:3]) + (f" and {len(items) - 3} more" if len(items) > 3 else "")
 
 
 @admin.register(PluginConfig)
@@ -204,7 +207,7 @@ class PluginConfigAdmin(WithPlugins):
 
     @admin.display(description="plugins")
     def plugin_names(self, obj: PluginConfig) -> str:
-        return _shortened([plugin.name for plugin in obj.plugins.all()]) or "none"
+        return shortened([plugin.name for plugin in obj.plugins.all()]) or "none"
 
 
 @admin.register(Plugin)
@@ -214,15 +217,16 @@ class PluginAdmin(EntityAdmin):
     form = PluginForm
     list_display = ["name", "shown_place", "instance_name", "dialect", "enabled"]
     list_filter = ["name", "enabled", "dialect", "legacy", "created_at"]
-    search_fields = ["name", "instance_name", "place"]
-    autocomplete_fields = ["route", "service", "consumer", "group", "bundle"]
+    list_select_related = list(PLACES)
+    search_fields = ["name", "instance_name", "place", "route__name", "service__name", "consumer__username"]
+    autocomplete_fields = list(PLACES)
     fieldsets = [
         (None, {"fields": ["name", "instance_name", "dialect", "config", "enabled"]}),
         (
             "Attached to",
             {
                 "description": "Nothing chosen: every route of Kong's dialect.",
-                "fields": ["route", "service", "consumer", "group", "bundle"],
+                "fields": list(PLACES),
             },
         ),
         folded("Order and protocols", "priority", "protocols", "legacy"),
@@ -232,4 +236,5 @@ class PluginAdmin(EntityAdmin):
 
     @admin.display(description="attached to", ordering="place")
     def shown_place(self, obj: Plugin) -> str:
-        return "every route" if obj.place == "global" else obj.place.replace(":", " ", 1)
+        found = [(place, getattr(obj, place)) for place in PLACES]
+        return ", ".join(f"{place} {held}" for place, held in found if held is not None) or "every route"

@@ -102,6 +102,25 @@ def test_change_pages_open(console: Client) -> None:
             assert hidden not in page.content.decode()
 
 
+def test_tables_name_what_has_a_name_and_shorten_ids(console: Client) -> None:
+    key = "7e76a81e-1c24-498f-8479-c15686f26b86"
+    Route(id=key, name="orders", dialect="kong", paths=["/orders"]).save()
+    Route(id="plain-id", paths=["/plain"]).save()
+    Plugin(name="key-auth", dialect="kong", route_id=key).save()
+    Plugin(name="acl", dialect="kong", config={"allow": ["a"]}).save()
+    for number, route in enumerate((key, "0e76a81e-0000-498f-8479-c15686f26b86", "plain-id")):
+        Rejection.objects.create(
+            request_id=f"q{number}", lane="gateway", reason="expired", status=401, route_id=route, sealed_request=""
+        )
+    routes = console.get(url(Route, "changelist")).content.decode()
+    assert f'<span title="{key}">7e76a81e…</span>' in routes and ">plain-id</a>" in routes
+    plugins = console.get(url(Plugin, "changelist")).content.decode()
+    assert "route orders" in plugins and "every route" in plugins
+    rejected = console.get(url(Rejection, "changelist")).content.decode()
+    for shown in (">orders<", ">0e76a81e…<", ">plain-id<"):
+        assert shown in rejected
+
+
 def test_upstream_with_nodes_service_and_route(console: Client) -> None:
     nodes = formset(
         "nodes",

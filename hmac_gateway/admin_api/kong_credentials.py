@@ -203,7 +203,8 @@ def _ttl(row: Any) -> int | None:
     if row.expires_at is None:
         return None
     # Never zero, which would mean no end when it is written back.
-    return max(1, round((row.expires_at - timezone.now()).total_seconds()))
+    left: timedelta = row.expires_at - timezone.now()
+    return max(1, round(left.total_seconds()))
 
 
 def _show_ttl(row: Any) -> Doc:

@@ -18,7 +18,7 @@ from ..conf import conf
 from ..core.dialects import KONG
 from ..core.errors import ConfigError
 from ..plugins import PLUGINS, filled, of_dialect, spoken, validate_config
-from ..plugins.fields import Worded
+from ..plugins.fields import WHOLE, Worded
 from .kong_entity import Doc, Entity, Fields, Unique, common, key_of, reference
 from .kong_errors import ENTITY, schema_violation
 from .kong_formats import HTTP_PROTOCOLS, ID, NAME, STAMP, TAGS, flag, foreign, protocols
@@ -137,7 +137,7 @@ def check_config(doc: Doc) -> Mapping[str, Any] | None:
 
 def _reasons(error: ConfigError) -> dict[str, Any]:
     reason: Any = error.text if isinstance(error, Worded) else f"expected {error.allowed}"
-    if error.field == ENTITY:
+    if error.field == WHOLE:
         return {ENTITY: [reason]}
     for part in reversed(error.field.split(".")):
         reason = placed({int(part): reason}) if part.isdecimal() else {part: reason}

@@ -134,7 +134,7 @@ def _clean_list(spec: Spec, value: Any) -> tuple[Any, Errors | None]:
 
 
 def placed(wrong: dict[int, Any]) -> Errors:
-    """What is wrong with a list's items, by their places from 1: a list as long, a map where it would be mostly empty."""
+    """What is wrong with items of a list, by their places from 1: a list; where it would be mostly empty, a map."""
     last = max(wrong)
     if last > len(wrong) + _GAPS:
         return {str(place): error for place, error in wrong.items()}

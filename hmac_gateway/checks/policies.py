@@ -36,8 +36,9 @@ def weak(found: Iterable[Placed]) -> Iterator[CheckMessage]:
     if places:
         yield Warning(
             f"SHA-1 or MD5 signatures are accepted by hmac-auth at: {shortened(places)}.",
-            hint='Set "allowed_algorithms": ["hmac-sha256", "hmac-sha512"], or "digest": "sha256" with the scheme '
-            "hmacproxy; where nothing is set, APISIX allows SHA-1 and hmacproxy uses it.",
+            hint='Set "allowed_algorithms" (Kong: "algorithms") to ["hmac-sha256", "hmac-sha512"], or "digest" to '
+            '"sha256" with the scheme hmacproxy. Where nothing is set, APISIX and Kong allow SHA-1, and hmacproxy and '
+            "Kong 0.x use it.",
             id="hmac_gateway.W004",
         )
 

@@ -56,7 +56,7 @@ def compile(config: Mapping[str, Any], dialect: str = KONG) -> Config:
     if bool(allow) == bool(deny):
         which = "only one" if allow else "at least one"
         text = f"{which} of these fields must be non-empty: 'config.allow', 'config.deny'"
-        raise fields.Worded("@entity", dict(config), "either allow or deny, with at least one group", text)
+        raise fields.Worded(fields.WHOLE, dict(config), "either allow or deny, with at least one group", text)
     return Config(
         groups=frozenset(allow or deny),
         deny=bool(deny),

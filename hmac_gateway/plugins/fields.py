@@ -28,6 +28,10 @@ KONG_ANONYMOUS: Final[dict[str, Any]] = {
 RUN_ON_PREFLIGHT: Final[dict[str, Any]] = {"type": "boolean", "default": True}
 
 
+#: What is wrong with a configuration as a whole is said of this field.
+WHOLE: Final = "configuration"
+
+
 class Worded(ConfigError):
     """Configuration that is refused, with the words that the dialect has for it: `text`, which quotes no value."""
 

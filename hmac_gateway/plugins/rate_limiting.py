@@ -102,7 +102,7 @@ def compile(config: Mapping[str, Any], dialect: str = KONG) -> Config:
     if not limits:
         listed = ", ".join(f"'config.{period}'" for period in PERIODS)
         text = f"at least one of these fields must be non-empty: {listed}"
-        raise fields.Worded("@entity", dict(config), f"at least one of {', '.join(PERIODS)}", text)
+        raise fields.Worded(fields.WHOLE, dict(config), f"at least one of {', '.join(PERIODS)}", text)
     for place, (short, less) in enumerate(limits):
         for long, more in limits[place + 1 :]:
             if more < less:

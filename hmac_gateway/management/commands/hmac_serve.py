@@ -21,6 +21,8 @@ from hmac_gateway.supervisor import Supervisor, check_free
 
 #: Addresses that stand for every address.
 _ANY: Final = frozenset({"0.0.0.0", "::"})
+#: Listeners as the start lines call them, where that is not their own name.
+_SHOWN: Final = {"kong-admin": "Kong's admin API", "kong-admin-open": "Kong's admin API, open"}
 
 
 def address(text: str, option: str) -> tuple[str, int]:
@@ -106,7 +108,7 @@ class Command(BaseCommand):
             listeners = self._listeners(options, Path(folder))
             check_addresses(listeners)
             for listener in listeners:
-                self.stdout.write(f"{listener.app}: {listener.url}")
+                self.stdout.write(f"{_SHOWN.get(listener.app, listener.app)}: {listener.url}")
             self.stdout.flush()
             gateways = [listener for listener in listeners if listener.app == "gateway"] * (workers - 1)
             environment = {"WEB_CONCURRENCY": str(workers)}
