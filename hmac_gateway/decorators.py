@@ -16,7 +16,8 @@ from django.http.response import HttpResponseBase
 from django.middleware.csrf import CsrfViewMiddleware
 
 from . import site
-from .adapters.django import aadmit, access_of, acurrent, admit, finished, protect_response, refusal, unreadable
+from .adapters.django import aadmit, acurrent, admit, finished, protect_response, refusal, unreadable
+from .adapters.heads import access_of
 from .adapters.page_cache import keep_unstored
 from .conf import conf
 from .core.errors import Rejected

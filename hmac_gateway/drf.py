@@ -30,7 +30,8 @@ from rest_framework.settings import api_settings
 from rest_framework.throttling import BaseThrottle
 
 from . import site
-from .adapters.django import NO_STORE, access_of, admit, finished, unreadable, varies_on
+from .adapters.django import NO_STORE, admit, finished, unreadable, varies_on
+from .adapters.heads import access_of
 from .adapters.page_cache import keep_unstored
 from .conf import conf
 from .core.credential import Consumer, Credential

@@ -7,7 +7,6 @@ sync and async; both paths call the same functions of `adapters.django`, and not
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import cast
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest
@@ -16,7 +15,6 @@ from django.http.response import HttpResponseBase
 from . import site
 from .adapters.django import (
     aadmit,
-    access_of,
     acurrent,
     admit,
     door_of,
@@ -25,6 +23,7 @@ from .adapters.django import (
     protect_response,
     refusal,
 )
+from .adapters.heads import access_of, raw_target
 from .core.errors import Rejected
 from .core.identity import NOBODY
 from .gate import Pipeline
@@ -51,14 +50,15 @@ class HmacGatewayMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         if self._async:
             return self.__acall__(request)
-        get_response = cast(Sync, self.get_response)
-        door = door_of(request, site.snapshot())
+        get_response: Sync = self.get_response  # type: ignore[assignment]
+        target = raw_target(request)
+        door = door_of(request, site.snapshot(), target)
         if door is None:
             request.hmac = NOBODY  # type: ignore[attr-defined]
             return get_response(request)
         if isinstance(door, Rejected):
             return _refused(request, door)
-        access_of(request).route_id = door.route_id
+        access_of(request, target).route_id = door.route_id
         admission = admit(request, *door)
         if isinstance(admission, Rejected):
             return _refused(request, admission, door.pipeline)
@@ -68,14 +68,15 @@ class HmacGatewayMiddleware:
         return protect_response(request, response, door.pipeline)
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
-        get_response = cast(Async, self.get_response)
-        door = door_of(request, await acurrent())
+        get_response: Async = self.get_response  # type: ignore[assignment]
+        target = raw_target(request)
+        door = door_of(request, await acurrent(), target)
         if door is None:
             request.hmac = NOBODY  # type: ignore[attr-defined]
             return await get_response(request)
         if isinstance(door, Rejected):
             return _refused(request, door)
-        access_of(request).route_id = door.route_id
+        access_of(request, target).route_id = door.route_id
         admission = await aadmit(request, *door)
         if isinstance(admission, Rejected):
             return _refused(request, admission, door.pipeline)

@@ -145,7 +145,10 @@ class Runtime:
 
         Another thread's look serves everyone, and nobody waits for it, unless there is no snapshot yet.
         """
-        if self.due() and self._lock.acquire(blocking=self.snapshot is None):
+        # `due`, without the call: every request of a Django site comes this way.
+        if self._writes == Writes.count and time.monotonic() < self._next_look:
+            return self.snapshot
+        if self._lock.acquire(blocking=self.snapshot is None):
             try:
                 if self.due():
                     self._refresh()

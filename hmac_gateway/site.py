@@ -11,7 +11,7 @@ import logging
 import posixpath
 import threading
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from typing import Any, Final, NamedTuple
 
 from django.apps import apps
@@ -20,7 +20,7 @@ from django.core import mail
 from .conf import conf, setting
 from .core.errors import ConfigError, Rejected
 from .core.message import Message, host_of
-from .core.paths import ambiguity, decoded, stable
+from .core.paths import CACHED, ambiguity, decoded, stable
 from .core.reasons import Reason
 from .counters import counter_store
 from .gate import NO_RULES, Pipeline, RuleSet, Step, compile_step, pipeline
@@ -66,6 +66,11 @@ class _State:
     @cached_property
     def protected(self) -> tuple[Protected, ...]:
         return compile_protect(conf.protect)
+
+    @cached_property
+    def plain(self) -> Callable[[str, str], Pipeline | None]:
+        """What PROTECT asks of a path that reads in one way only; None for any other. Kept for each path."""
+        return lru_cache(maxsize=4096)(partial(_plain, self.protected))
 
     @cached_property
     def stores(self) -> Stores:
@@ -117,7 +122,7 @@ def settings_only() -> Snapshot | None:
 
 def snapshot() -> Snapshot | None:
     """The current directory, after a look at the version row if one is due. None: nothing could be loaded yet."""
-    return state().directory or runtime().current()
+    return state().directory or (_runtime or runtime()).current()
 
 
 class Policy:
@@ -166,9 +171,14 @@ def protection(found: Snapshot | None, path: str, raw: str, message: Callable[[]
     if found is None:
         # Whether a route of the admin protects it is not known.
         return Rejected(Reason.NOT_CONFIGURED, dialect=conf.dialect)
+    now = state()
+    if not found.site.routes and len(path) <= CACHED:
+        steps = now.plain(path, raw)
+        if steps is not None:
+            return Door(steps, found) if steps else None
     why = ambiguity(raw)
     normal = decoded(raw)
-    entries = state().protected
+    entries = now.protected
     if path == normal and why is None:
         return _at(found, entries, path, message)
     paths = [path, normal]
@@ -183,11 +193,19 @@ def protection(found: Snapshot | None, path: str, raw: str, message: Callable[[]
     return None
 
 
+def _plain(entries: tuple[Protected, ...], path: str, raw: str) -> Pipeline | None:
+    if path != decoded(raw) or ambiguity(raw) is not None:
+        return None
+    return _steps(_asked(entries, path))
+
+
+def _asked(entries: tuple[Protected, ...], path: str) -> list[Protected]:
+    text = path if path.isascii() else path.encode("latin-1").decode("utf-8", "replace")
+    return [entry for entry in entries if entry.path.search(text)]
+
+
 def _at(found: Snapshot, entries: tuple[Protected, ...], path: str, message: Callable[[], Message]) -> Door | None:
-    asked: list[Protected] = []
-    if entries:
-        text = path if path.isascii() else path.encode("latin-1").decode("utf-8", "replace")
-        asked = [entry for entry in entries if entry.path.search(text)]
+    asked = _asked(entries, path)
     if found.site.routes:
         seen = message()
         route = found.site.match(host_of(seen.authority), path, seen)
@@ -195,9 +213,11 @@ def _at(found: Snapshot, entries: tuple[Protected, ...], path: str, message: Cal
             # Who edits the admin may change what settings ask of a plugin, not take the plugin away.
             steps = _merged(asked, route.pipeline) if asked else route.pipeline
             return Door(steps, found, route.rules, route.id, route.service_id)
-    if not asked:
-        return None
-    return Door(asked[0].pipeline if len(asked) == 1 else _merged(asked, ()), found)
+    return Door(_steps(asked), found) if asked else None
+
+
+def _steps(asked: list[Protected]) -> Pipeline:
+    return asked[0].pipeline if len(asked) == 1 else _merged(asked, ())
 
 
 def _merged(entries: list[Protected], steps: Pipeline) -> Pipeline:

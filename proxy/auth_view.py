@@ -21,7 +21,7 @@ from django.views.decorators.csrf import csrf_exempt
 
 from hmac_gateway import site
 from hmac_gateway.adapters.auth_request import Originals, originals, speakers
-from hmac_gateway.adapters.django import Access, message_of, request_id_of
+from hmac_gateway.adapters.heads import Access, message_of, request_id_of
 from hmac_gateway.conf import conf
 from hmac_gateway.settling import settle
 from hmac_gateway.trust import trust

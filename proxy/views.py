@@ -25,16 +25,8 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.generic import View
 
 from hmac_gateway import site
-from hmac_gateway.adapters.django import (
-    access_of,
-    admit,
-    finished,
-    message_of,
-    protect_response,
-    refusal,
-    request_id_of,
-    spool_body,
-)
+from hmac_gateway.adapters.django import admit, finished, protect_response, refusal, spool_body
+from hmac_gateway.adapters.heads import access_of, message_of, request_id_of
 from hmac_gateway.conf import conf
 from hmac_gateway.core.errors import Rejected
 from hmac_gateway.core.identity import Carrier

@@ -1,6 +1,6 @@
 """One line in the log where a server does not keep the request target as it was sent.
 
-Called by `adapters.django` for each message whose target was rebuilt. Imports Django only.
+Called by `adapters.heads` for each message whose target was rebuilt. Imports Django only.
 """
 
 from __future__ import annotations

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 #: Headers that must not come twice: two readers could each believe a different one (RFC 9110 5.3, 7.2).
 SINGLETONS: Final = frozenset(
     {"authorization", "proxy-authorization", "date", "x-date", "digest", "host", "content-length"}
 )
+
+_NONE: Final[frozenset[str]] = frozenset()
 
 #: The part of an absolute form that is not path and query.
 _ABSOLUTE: Final = re.compile(r"https?://[^/?#]*", re.I | re.A)
@@ -27,13 +29,16 @@ class Message:
     A dict of headers is taken as normalised already. `target` is the request target exactly as on the request line;
     where the host has lost it, `target_exact` is False and `target` is rebuilt from the decoded path. `remote_addr` is
     the peer's address. Treat instances as frozen.
+
+    `get(name)` is the first value of a header (name in lower case), or None.
     """
 
     __slots__ = (
         "_first",
+        "_pairs",
         "authority",
         "duplicated",
-        "headers",
+        "get",
         "http_version",
         "method",
         "remote_addr",
@@ -41,6 +46,9 @@ class Message:
         "target",
         "target_exact",
     )
+
+    #: The dictionary's own method: every check reads headers, and a method of ours around it would cost thrice as much.
+    get: Callable[[str], str | None]
 
     def __init__(
         self,
@@ -58,36 +66,41 @@ class Message:
         first: dict[str, str]
         # A list first: a set made anew for each would take time with the square of their number.
         twice: list[str] = []
-        pairs: list[tuple[str, str]] = []
+        pairs: list[tuple[str, str]] | None = None
         if isinstance(headers, dict):
-            first, pairs, headers = headers, list(headers.items()), ()
+            first = headers
         else:
-            first = {}
-        for name, value in headers:
-            # The branches are the constructor's whole cost: ASGI gives bytes, everything else text.
-            if isinstance(name, bytes):
-                name = name.decode("latin-1")
-            if isinstance(value, bytes):
-                value = value.decode("latin-1")
-            name = name.lower()
-            value = value.strip(" \t")
-            pairs.append((name, value))
-            if name in first:
-                twice.append(name)
-            else:
-                first[name] = value
-        self.headers = pairs
+            first, pairs = {}, []
+            for name, value in headers:
+                # The branches are the constructor's whole cost: ASGI gives bytes, everything else text.
+                if isinstance(name, bytes):
+                    name = name.decode("latin-1")
+                if isinstance(value, bytes):
+                    value = value.decode("latin-1")
+                name = name.lower()
+                value = value.strip(" \t")
+                pairs.append((name, value))
+                if name in first:
+                    twice.append(name)
+                else:
+                    first[name] = value
+        self._pairs = pairs
         self._first = first
-        self.duplicated = frozenset(twice)
+        self.get = first.get
+        self.duplicated = frozenset(twice) if twice else _NONE
         self.scheme = scheme
         self.authority = first.get("host", "") if authority is None else authority
         self.http_version = http_version
         self.remote_addr = remote_addr
         self.target_exact = target_exact
 
-    def get(self, name: str) -> str | None:
-        """The first value of a header (name in lower case), or None."""
-        return self._first.get(name)
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        """All headers as (name in lower case, value), in the order received."""
+        pairs = self._pairs
+        if pairs is None:
+            pairs = self._pairs = list(self._first.items())
+        return pairs
 
     def get_all(self, name: str) -> list[str]:
         """Every value of a header (name in lower case), in the order received."""

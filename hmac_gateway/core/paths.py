@@ -16,12 +16,12 @@ _MEANING: Final = re.compile(r"%(?:2[fF3]|3[fF]|0[dDaA0])")
 _ESCAPE: Final = re.compile(r"%[0-9A-Fa-f]{2}")
 _CONTROL: Final = re.compile(r"[\x00-\x20\x7f]")
 #: Longer paths are not kept: whoever sends them would choose how much memory the caches take.
-_CACHED: Final = 256
+CACHED: Final = 256
 
 
 def decoded(path: str) -> str:
     """A raw path percent-decoded, with runs of slashes merged (nginx's `merge_slashes`). Never raises."""
-    return _decoded(path) if len(path) <= _CACHED else _decoded.__wrapped__(path)
+    return _decoded(path) if len(path) <= CACHED else _decoded.__wrapped__(path)
 
 
 @lru_cache(maxsize=4096)
@@ -72,7 +72,7 @@ def ambiguity(path: str) -> str | None:
     a fragment, and anything that is not an absolute path (`*` of OPTIONS included). A broken escape (`%zz`) means
     itself.
     """
-    return _ambiguity(path) if len(path) <= _CACHED else _ambiguity.__wrapped__(path)
+    return _ambiguity(path) if len(path) <= CACHED else _ambiguity.__wrapped__(path)
 
 
 @lru_cache(maxsize=4096)

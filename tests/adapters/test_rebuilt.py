@@ -9,7 +9,7 @@ from django.core import mail
 from django.test import AsyncRequestFactory, RequestFactory
 
 from hmac_gateway.adapters import rebuilt
-from hmac_gateway.adapters.django import message_of, raw_target
+from hmac_gateway.adapters.heads import message_of, raw_target
 
 
 @pytest.fixture(autouse=True)
