@@ -37,13 +37,13 @@ DEFAULTS: dict[str, Any] = {
 
 #: Where Django's LazySettings keeps what was asked for before; it empties it when settings are overridden. An attribute
 #: of it costs twenty times as much, and requests ask several times.
-_ASKED: Final[dict[str, Any]] = object.__getattribute__(settings, "__dict__")
+ASKED: Final[dict[str, Any]] = object.__getattribute__(settings, "__dict__")
 
 
 def setting(name: str, default: Any = None) -> Any:
     """A setting of the site, `default` where it has none."""
-    value = _ASKED.get(name, _ASKED)
-    return getattr(settings, name, default) if value is _ASKED else value
+    value = ASKED.get(name, ASKED)
+    return getattr(settings, name, default) if value is ASKED else value
 
 
 class Conf:

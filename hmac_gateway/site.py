@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 from django.apps import apps
 from django.core import mail
 
-from .conf import conf, setting
+from .conf import ASKED, conf, setting
 from .core.errors import ConfigError, Rejected
 from .core.message import Message, host_of
 from .core.paths import CACHED, ambiguity, decoded, stable
@@ -100,7 +100,10 @@ _last = _State(object())
 def state() -> _State:
     """What the HMAC_GATEWAY of this moment means."""
     global _last
-    found, source = _last, setting("HMAC_GATEWAY")
+    found = _last
+    if found.source is ASKED.get("HMAC_GATEWAY"):  # `setting`, without the call
+        return found
+    source = setting("HMAC_GATEWAY")
     if found.source is not source:
         # Two threads may both make one: of the stores one is then soon forgotten, in the first moment of a process.
         with _lock:

@@ -192,6 +192,18 @@ class Telemetry:
         )
 
 
+#: How often this process was forked from another: threads do not come along.
+_forks = 0
+
+
+def _forked() -> None:
+    global _forks
+    _forks += 1
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
 class Background:
     """Writes a Django site's telemetry about once a second, in a thread that starts with the first event.
 
@@ -201,21 +213,32 @@ class Background:
 
     def __init__(self, telemetry: Telemetry) -> None:
         self.telemetry = telemetry
-        self._thread: threading.Thread | None = None
+        #: In which process the thread runs, by the count of forks; -1 for none.
+        self._running = -1
         self._lock = threading.Lock()
 
     def wake(self) -> None:
         """Make sure that what was noted will be written."""
-        thread = self._thread
-        if thread is None or not thread.is_alive():
-            with self._lock:
-                if self._thread is thread:
-                    self._thread = threading.Thread(target=self._run, name="hmac-gateway-telemetry", daemon=True)
-                    self._thread.start()
+        if self._running != _forks:
+            self._start()
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._running != _forks:
+                threading.Thread(target=self._run, name="hmac-gateway-telemetry", daemon=True).start()
+                self._running = _forks
+
+    def _ended(self) -> bool:
+        with self._lock:
+            # In this order: whoever notes something from here on finds no thread, and makes one.
+            self._running = -1
+            if self.telemetry.pending:
+                self._running = _forks
+            return self._running < 0
 
     def _run(self) -> None:
         idle = 0
-        while idle < IDLE_SECONDS:
+        while idle < IDLE_SECONDS or not self._ended():
             time.sleep(1.0)
             if not self.telemetry.pending:
                 idle += 1

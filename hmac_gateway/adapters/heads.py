@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from itertools import count
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -17,7 +18,7 @@ from django.http import HttpRequest
 
 from ..conf import setting
 from ..core.identity import NOBODY, Identity
-from ..core.message import Message
+from ..core.message import Headers, Message
 from ..gate import Pipeline
 from ..site import is_trusted
 from .rebuilt import tell_once
@@ -25,10 +26,9 @@ from .rebuilt import tell_once
 #: Some servers set no limit. No client needs a tenth of it, and gunicorn refuses so much by itself.
 MOST_HEADERS: Final = 1000
 _NONE: Final[frozenset[str]] = frozenset()
-#: How many commas a header has that came once, where more would matter.
-_COMMAS: Final = (("date", 1), ("x-date", 1), ("digest", 0))
 #: A comma, a scheme's name, a blank and credentials (RFC 9110 11.6.2): parameters have `=` there.
 _SCHEME_AGAIN: Final = re.compile(r",[ \t]*[A-Za-z][A-Za-z0-9-]*[ \t]+[^\s=,]")
+_ID: Final = re.compile(r"(?=.*[A-Za-z0-9])[A-Za-z0-9-]{1,64}")
 _QUOTED: Final = re.compile(r'"[^"]*"')
 #: What RFC 3986 lets stand in a path.
 _IN_PATH: Final = "/~!$&'()*+,;=:@-._"
@@ -63,12 +63,12 @@ class Access:
         return self.message.path
 
 
-def access_of(request: HttpRequest, target: tuple[str, bool] | None = None) -> Access:
+def access_of(request: Any, target: tuple[str, bool] | None = None) -> Access:
     """The request's `Access`, made on first use; `target` is `raw_target(request)`, where that is known."""
-    found: Access | None = request.__dict__.get("_hmac_gateway")
+    found: Access | None = getattr(request, "_hmac_gateway", None)
     if found is None:
         message = _message(request, *(target or raw_target(request)))
-        found = request.__dict__["_hmac_gateway"] = Access(message, _request_id(message))
+        found = request._hmac_gateway = Access(message, _request_id(message))
     return found
 
 
@@ -109,36 +109,69 @@ def quoted(path: str) -> str:
     return quote(path, safe=_IN_PATH, encoding="utf-8", errors="surrogateescape")
 
 
-class _Names(dict[str, str]):
-    """Variables of WSGI environs and the headers in them. Clients choose names: what is kept is bounded."""
-
-    def __missing__(self, variable: str) -> str:
-        name = variable[5:].replace("_", "-").lower()
-        if len(self) < 1024:
-            self[variable] = name
-        return name
+#: Headers and the variables of WSGI environs that hold them. Clients choose names: what is kept is bounded.
+_VARIABLES: Final[dict[str, str]] = {}
+#: Where it is otherwise (PEP 3333).
+_UNPREFIXED: Final = {"content-type": "CONTENT_TYPE", "content-length": "CONTENT_LENGTH"}
 
 
-_names: Final = _Names()
+class _WsgiHeaders(Headers):
+    """The headers of a WSGI environ: of a copy, since what a site writes into META later nobody has sent.
+
+    Looked up when asked for: most requests carry headers that nobody here reads.
+    """
+
+    __slots__ = ("_environ",)
+
+    def __init__(self, environ: dict[str, Any]) -> None:
+        self._environ = environ.copy()
+
+    def get(self, name: str, /) -> str | None:
+        variable = _VARIABLES.get(name)
+        if variable is None:
+            return self._unusual(name)
+        value: str | None = self._environ.get(variable)
+        return None if value is None else value.strip(" \t")
+
+    def _unusual(self, name: str) -> str | None:
+        if name in _UNPREFIXED or "_" in name or not name.isascii() or len(_VARIABLES) >= 1024:
+            return dict(self.items()).get(name)
+        _VARIABLES[name] = f"HTTP_{name.replace('-', '_').upper()}"
+        return self.get(name)
+
+    def items(self) -> Iterable[tuple[str, str]]:
+        found = {}
+        for variable, value in self._environ.items():
+            if variable[:5] == "HTTP_":
+                found[variable[5:].replace("_", "-").lower()] = value.strip(" \t")
+        for name, variable in _UNPREFIXED.items():
+            if value := self._environ.get(variable):  # an empty one stands for none
+                found[name] = value.strip(" \t")
+        return found.items()
 
 
-def _headers(environ: dict[str, Any]) -> dict[str, str]:
-    """The headers that a WSGI environ holds, each once; empty CONTENT_… stand for absent ones (PEP 3333)."""
-    headers = {_names[key]: value.strip(" \t") for key, value in environ.items() if key[:5] == "HTTP_"}
-    if value := environ.get("CONTENT_TYPE"):
-        headers["content-type"] = value.strip(" \t")
-    if value := environ.get("CONTENT_LENGTH"):
-        headers["content-length"] = value.strip(" \t")
-    return headers
-
-
-def _joined(headers: dict[str, str]) -> frozenset[str]:
+def _joined(environ: dict[str, Any]) -> frozenset[str]:
     """Headers that came twice, which WSGI servers join with a comma."""
-    found = [name for name, commas in _COMMAS if name in headers and headers[name].count(",") > commas]
-    given = headers.get("authorization", "")
-    if "," in given and _SCHEME_AGAIN.search(given) and _SCHEME_AGAIN.search(_QUOTED.sub("", given)):
+    found = []
+    if "HTTP_DATE" in environ and environ["HTTP_DATE"].count(",") > 1:  # a date itself has one
+        found.append("date")
+    if "HTTP_X_DATE" in environ and environ["HTTP_X_DATE"].count(",") > 1:
+        found.append("x-date")
+    if "HTTP_DIGEST" in environ and "," in environ["HTTP_DIGEST"]:
+        found.append("digest")
+    credentials = environ.get("HTTP_AUTHORIZATION")
+    if credentials and "," in credentials and _again(credentials):
         found.append("authorization")
     return frozenset(found) if found else _NONE
+
+
+def _again(credentials: str) -> bool:
+    pieces = credentials.split('"')
+    if len(pieces) % 2 and "," not in pieces[0]:
+        behind = "".join(pieces[2::2])
+        if " " not in behind and "\t" not in behind:
+            return False  # a search is spared most requests
+    return bool(_SCHEME_AGAIN.search(credentials) and _SCHEME_AGAIN.search(_QUOTED.sub("", credentials)))
 
 
 def _authority(meta: dict[str, Any]) -> str:
@@ -150,42 +183,49 @@ def _authority(meta: dict[str, Any]) -> str:
 
 def _message(request: HttpRequest, target: str, exact: bool) -> Message:
     scope = getattr(request, "scope", None)
-    meta: dict[str, Any] = request.META
+    environ: dict[str, Any] = request.META
     if not exact:
-        tell_once(meta)
-    # `request.scheme` asks two settings; without SECURE_PROXY_SSL_HEADER the server's word is the answer.
-    scheme = None
-    duplicated = None
-    headers: Sequence[tuple[str | bytes, str | bytes]] | dict[str, str]
-    if scope is not None:
-        headers = scope["headers"]
-        version = scope.get("http_version", "1.1")
-    else:
-        headers = _headers(meta)
-        duplicated = _joined(headers)
-        version = meta.get("SERVER_PROTOCOL", "HTTP/1.1")[5:]
-        scheme = None if setting("SECURE_PROXY_SSL_HEADER") else meta.get("wsgi.url_scheme")
-    if len(headers) > MOST_HEADERS:
+        tell_once(environ)
+    if len(environ if scope is None else scope["headers"]) > MOST_HEADERS:
         raise SuspiciousOperation("The request has too many headers.")  # Django answers 400
+    method, remote = request.method or "", environ.get("REMOTE_ADDR") or ""
+    if scope is not None:
+        version = scope.get("http_version", "1.1")
+        return Message(
+            method, target, scope["headers"], str(request.scheme), _authority(environ), version, remote, exact
+        )
+    # `request.scheme` asks two settings; without SECURE_PROXY_SSL_HEADER the server's word is the answer.
+    scheme = None if setting("SECURE_PROXY_SSL_HEADER") else environ.get("wsgi.url_scheme")
     message = Message(
-        request.method or "",
+        method,
         target,
-        headers,
+        _WsgiHeaders(environ),
         scheme or str(request.scheme),
-        _authority(meta),
-        version,
-        meta.get("REMOTE_ADDR") or "",
+        _authority(environ),
+        environ.get("SERVER_PROTOCOL", "HTTP/1.1")[5:],
+        remote,
         exact,
     )
-    if duplicated:
-        message.duplicated = duplicated
+    message.duplicated = _joined(environ)
     return message
 
 
 def _request_id(message: Message) -> str:
     given = message.get("x-request-id")
-    if given is None or not is_trusted(message.remote_addr):
-        return os.urandom(16).hex()
-    if len(given) <= 64 and given.isascii() and given.replace("-", "").isalnum():
+    if given is not None and is_trusted(message.remote_addr) and _ID.fullmatch(given):
         return given
-    return os.urandom(16).hex()
+    return f"{_process}{next(_numbers):012x}"
+
+
+#: What the ids begin with that this process gives. Random, but not anew for each: where a system call is made, another
+#: thread takes the interpreter's lock, and the request waits to get it back.
+_process = os.urandom(10).hex()
+_numbers: Final = count()
+
+
+def _forked() -> None:
+    global _process
+    _process = os.urandom(10).hex()
+
+
+os.register_at_fork(after_in_child=_forked)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import binascii
 import hashlib
 import hmac
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Final
 
 #: Names on the wire → hashlib's names.
@@ -23,22 +25,34 @@ DUMMY_SECRET: Final = hashlib.sha256(b"hmac_gateway: no such key").digest()
 
 def mac(algorithm: str, secret: bytes, data: bytes) -> bytes:
     """The MAC of `data` under `secret`; `algorithm` is a key of ALGORITHMS."""
-    return hmac.digest(secret, data, ALGORITHMS[algorithm])
+    running = _keyed(algorithm, secret).copy()
+    running.update(data)
+    return running.digest()
 
 
-def equal(ours: bytes, theirs: bytes) -> bool:
-    """Constant-time comparison of decoded bytes."""
-    return hmac.compare_digest(ours, theirs)
+@lru_cache(maxsize=1024)
+def _keyed(algorithm: str, secret: bytes) -> hmac.HMAC:
+    """A MAC that has taken in its key: half of the work on a short text, done once (RFC 2104 4).
+
+    Besides, `hmac.digest` lets go of the interpreter's lock, which in a server with threads costs more than the MAC.
+    """
+    return hmac.new(secret, digestmod=ALGORITHMS[algorithm])
+
+
+#: equal(ours, theirs): constant-time comparison of decoded bytes.
+equal: Final[Callable[[bytes, bytes], bool]] = hmac.compare_digest
 
 
 def decode_base64(text: str) -> bytes | None:
     """Bytes of a base64 text in the standard alphabet, padding optional and nothing after it; else None."""
-    digits = text.rstrip("=")
-    missing = -len(digits) % 4
-    if len(text) - len(digits) > missing:  # too much padding, which strict_mode lets through
-        return None
+    if text[-3:-2] == "=" or len(text) % 4:
+        digits = text.rstrip("=")
+        missing = -len(digits) % 4
+        if len(text) - len(digits) > missing:  # too much padding, which strict_mode lets through
+            return None
+        text = digits + "=" * missing
     try:
-        return binascii.a2b_base64(digits + "=" * missing, strict_mode=True)
+        return binascii.a2b_base64(text, strict_mode=True)
     except ValueError:  # binascii.Error, and text that is not ASCII
         return None
 

@@ -23,12 +23,26 @@ _NONE: Final[frozenset[str]] = frozenset()
 _ABSOLUTE: Final = re.compile(r"https?://[^/?#]*", re.I | re.A)
 
 
+class Headers:
+    """Headers that a host keeps in a form of its own, each once: looked up there, for as long as that will do."""
+
+    __slots__ = ()
+
+    def get(self, name: str, /) -> str | None:
+        """The value of a header (name in lower case) without surrounding blanks, or None."""
+        raise NotImplementedError
+
+    def items(self) -> Iterable[tuple[str, str]]:
+        """All of them, names in lower case."""
+        raise NotImplementedError
+
+
 class Message:
     """A request head, normalised once: header names in lower case, values without surrounding blanks.
 
-    A dict of headers is taken as normalised already. `target` is the request target exactly as on the request line;
-    where the host has lost it, `target_exact` is False and `target` is rebuilt from the decoded path. `remote_addr` is
-    the peer's address. Treat instances as frozen.
+    A dict of headers, or `Headers`, is taken as normalised already. `target` is the request target exactly as on the
+    request line; where the host has lost it, `target_exact` is False and `target` is rebuilt from the decoded path.
+    `remote_addr` is the peer's address. Treat instances as frozen.
 
     `get(name)` is the first value of a header (name in lower case), or None.
     """
@@ -47,14 +61,14 @@ class Message:
         "target_exact",
     )
 
-    #: The dictionary's own method: every check reads headers, and a method of ours around it would cost thrice as much.
+    #: The dictionary's own method: every check reads headers, and one of ours around it would take thrice as long.
     get: Callable[[str], str | None]
 
     def __init__(
         self,
         method: str,
         target: str | bytes,
-        headers: Iterable[tuple[str | bytes, str | bytes]] | dict[str, str],
+        headers: Iterable[tuple[str | bytes, str | bytes]] | dict[str, str] | Headers,
         scheme: str = "http",
         authority: str | None = None,
         http_version: str = "1.1",
@@ -63,14 +77,15 @@ class Message:
     ) -> None:
         self.method = method
         self.target = target.decode("latin-1") if isinstance(target, bytes) else target
-        first: dict[str, str]
+        first: dict[str, str] | Headers
         # A list first: a set made anew for each would take time with the square of their number.
         twice: list[str] = []
         pairs: list[tuple[str, str]] | None = None
-        if isinstance(headers, dict):
+        if isinstance(headers, dict | Headers):
             first = headers
         else:
-            first, pairs = {}, []
+            first = found = {}
+            pairs = []
             for name, value in headers:
                 # The branches are the constructor's whole cost: ASGI gives bytes, everything else text.
                 if isinstance(name, bytes):
@@ -80,16 +95,16 @@ class Message:
                 name = name.lower()
                 value = value.strip(" \t")
                 pairs.append((name, value))
-                if name in first:
+                if name in found:
                     twice.append(name)
                 else:
-                    first[name] = value
+                    found[name] = value
         self._pairs = pairs
         self._first = first
         self.get = first.get
         self.duplicated = frozenset(twice) if twice else _NONE
         self.scheme = scheme
-        self.authority = first.get("host", "") if authority is None else authority
+        self.authority = (first.get("host") or "") if authority is None else authority
         self.http_version = http_version
         self.remote_addr = remote_addr
         self.target_exact = target_exact
@@ -105,7 +120,7 @@ class Message:
     def get_all(self, name: str) -> list[str]:
         """Every value of a header (name in lower case), in the order received."""
         if name not in self.duplicated:
-            value = self._first.get(name)
+            value = self.get(name)
             return [] if value is None else [value]
         return [v for n, v in self.headers if n == name]
 
@@ -122,7 +137,7 @@ class Message:
     @property
     def content_length(self) -> int | None:
         """Content-Length in bytes, or None when it is absent or not a number."""
-        value = self._first.get("content-length")
+        value = self.get("content-length")
         if value is None or not (value.isascii() and value.isdigit()):
             return None
         # int() refuses thousands of digits; a number that long is over every limit.
@@ -131,7 +146,7 @@ class Message:
     @property
     def may_have_body(self) -> bool:
         """Whether a body is announced (RFC 9112 6.3): a length above zero, or a transfer coding."""
-        return bool(self.content_length) or "transfer-encoding" in self._first
+        return bool(self.content_length) or self.get("transfer-encoding") is not None
 
     def __repr__(self) -> str:
         # Headers carry secrets; a repr ends in logs.

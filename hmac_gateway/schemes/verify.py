@@ -50,6 +50,7 @@ class Policy:
     digest_optional: bool = False
 
 
+_DUMMY: Final = (Secret(DUMMY_SECRET),)
 #: Headers that carry a time, in the order they are looked at. X-Date is for clients that cannot set Date.
 DATE_HEADERS: Final = ("date", "x-date")
 
@@ -120,8 +121,10 @@ def check_head(
         if isinstance(rule, Failure):
             return rule
         body = rule
-    replay = _replay(message, policy, credential.id.encode(), matched)
-    return Verified(credential, covered, body, replay, csrf_exempt=True, carrier=claim.carrier)
+    replay: Replay | None = None
+    if policy.replay_methods is not None:
+        replay = _replay(message, policy, credential.id.encode(), matched)
+    return Verified(credential, covered, body, replay, True, claim.carrier)
 
 
 def _replay(message: Message, policy: Policy, signer: bytes, signature: bytes) -> Replay | None:
@@ -200,18 +203,15 @@ def _matches(
     trace: Trace | None,
 ) -> bytes | Failure:
     """The MAC that matched, or why none did. Without a credential: the same work, and never a match."""
-    if credential is None:
-        secrets: tuple[bytes, ...] = (DUMMY_SECRET,)
-    else:
-        secrets = tuple([secret.reveal() for secret in credential.open_secrets(now)])
-        if not secrets:
-            return Failure(Reason.SECRET_UNAVAILABLE, f"credential {credential.id}")
+    secrets = _DUMMY if credential is None else credential.open_secrets(now)
+    if not secrets:
+        return Failure(Reason.SECRET_UNAVAILABLE, f"credential {credential and credential.id}")
     theirs = b"" if received is None else received
     for form, string in scheme.signing_strings(message, claim, cover):
         if trace is not None:
             trace.strings.append((form, string))
         for secret in secrets:
-            ours = mac(claim.algorithm, secret, string)
+            ours = mac(claim.algorithm, secret.reveal(), string)
             if equal(ours, theirs):
                 if trace is not None:
                     trace.step("signature", credential is not None, "a match", f"matches the {form} form")
