@@ -363,6 +363,18 @@ def test_secrets_that_are_none() -> None:
     assert Credential.objects.get().get_secret() == "first"
 
 
+@pytest.mark.parametrize(
+    ("kind", "field"),
+    [("keyauth_credentials", "key"), ("basicauth_credentials", "password"), ("jwt_secrets", "secret")],
+)
+def test_a_mask_is_no_secret(kind: str, field: str) -> None:
+    name = {"basicauth_credentials": {"username": "u"}, "jwt_secrets": {"key": "k"}}.get(kind, {})
+    [problem] = refused(document(consumers=[{"username": "c", kind: [{**name, field: "********"}]}]))
+    assert problem.endswith(f"{field}: ******** stands for a secret that is stored already, and there is none")
+    plugin = {"name": "sign-request", "config": {"key_id": "k", "secret_key": "********"}}
+    assert "the mask stands for one that is stored already" in refused(document(plugins=[plugin]))[0]
+
+
 def test_places_for_the_environment() -> None:
     given = document(
         services=[{"name": "s", "host": '${{ env "DECK_HOST" }}', "port": '${{ env "DECK_PORT" | toInt }}'}]
