@@ -31,7 +31,7 @@ from ..core.reasons import Reason
 from ..core.trace import Trace
 from ..schemes import SCHEMES, Scheme, kong
 from ..schemes.apisix import REQUEST_TARGET
-from ..schemes.hmacproxy import DIGESTS, UNSEEN, HmacProxy, available
+from ..schemes.hmacproxy import DIGESTS, TAKEN, UNSEEN, HmacProxy, available
 from ..schemes.verify import Policy, check_head
 from . import fields
 from .base import Common
@@ -246,17 +246,20 @@ def _hmacproxy(config: Mapping[str, Any], values: Mapping[str, Any], dialect: st
     for header in headers:
         if header.lower() in UNSEEN:
             raise ConfigError("headers", header, "other headers: hmacproxy signs an empty line for this one")
+    sign_header = values["sign_header"]
+    if sign_header.lower() in {*TAKEN, *map(str.lower, headers)}:
+        raise ConfigError("sign_header", sign_header, "a header that can hold a signature, and is not signed itself")
     dated = any(header.lower() in ("date", "x-date") for header in headers)
     aged = "clock_skew" in config if dialect == APISIX else dated
     if aged and not dated:
         raise ConfigError("clock_skew", config["clock_skew"], "nothing, unless date is one of headers")
     if values["replay_protection"] and not aged:
         raise ConfigError("replay_protection", True, "false, unless clock_skew is given: signatures would never age")
-    carriers = frozenset({Carrier("header", values["sign_header"].lower())})
+    carriers = frozenset({Carrier("header", sign_header.lower())})
     # Credentials are looked up by what requests name, which are bytes.
     key_ids = tuple(key_id.encode().decode("latin-1") for key_id in values["key_ids"] or [values["key_id"]])
     return Config(
-        scheme=HmacProxy(values["sign_header"], headers, key_ids),
+        scheme=HmacProxy(sign_header, headers, key_ids),
         policy=Policy(
             algorithms=frozenset(available() if values["any_digest"] else [values["digest"]]),
             clock_skew=int(values["clock_skew"]),

@@ -29,7 +29,7 @@ from ..core.errors import ConfigError
 from ..core.macs import ALGORITHMS, encode_base64
 from ..core.message import Message
 from ..schemes import SCHEMES, HmacProxy, Scheme
-from ..schemes.hmacproxy import DIGESTS, UNSEEN, available
+from ..schemes.hmacproxy import DIGESTS, TAKEN, UNSEEN, available
 from . import fields
 
 name: Final = "sign-request"
@@ -39,6 +39,7 @@ priority: Final = {"apisix": -5000, "kong": -5000}
 secret_fields: Final = ("secret_key",)
 
 DEFAULT_MAX_BODY: Final = 64 * 1024 * 1024
+SIGN_HEADER: Final = "X-Signature"
 _TARGET: Final = "@request-target"
 #: These end at the next hop (RFC 9110 7.6.1).
 UNSIGNABLE: Final = frozenset(
@@ -134,7 +135,7 @@ def compile(
             raise ConfigError("headers", header, "headers that reach the upstream as they were signed")
     if values["scheme"] == HmacProxy.name:
         headers = _hmacproxy(values, headers or [])
-        scheme: Scheme = HmacProxy(values["sign_header"] or "X-Signature", tuple(headers))
+        scheme: Scheme = HmacProxy(values["sign_header"] or SIGN_HEADER, tuple(headers))
     else:
         headers = _listed(values, [_TARGET, "date"] if headers is None else headers)
         scheme = SCHEMES[values["scheme"]]
@@ -167,6 +168,9 @@ def _listed(values: Mapping[str, Any], headers: list[str]) -> list[str]:
     lower = [header.lower() for header in headers]
     if "authorization" in lower:
         raise ConfigError("headers", "authorization", "other headers: the signature itself stands there")
+    for place, header in enumerate(lower):
+        if header in lower[:place]:
+            raise ConfigError("headers", headers[place], "each header once, in whatever case")
     # A digest that nobody signs could be changed together with the body, and a nonce by whoever repeats the request.
     wanted = (("digest", values["sign_body"]), ("x-nonce", values["nonce"]))
     return headers + [header for header, add in wanted if add and header not in lower]
@@ -183,8 +187,9 @@ def _hmacproxy(values: Mapping[str, Any], headers: list[str]) -> list[str]:
     for header in lower:
         if header == _TARGET or header in UNSEEN:
             raise ConfigError("headers", header, "other headers: the target is always signed, and Host never")
-    if values["sign_header"] is not None and values["sign_header"].lower() in {*UNSIGNABLE, *lower}:
-        raise ConfigError("sign_header", values["sign_header"], "a header that reaches the upstream and is not signed")
+    sign_header = values["sign_header"] or SIGN_HEADER
+    if sign_header.lower() in {*UNSIGNABLE, *TAKEN, *lower}:
+        raise ConfigError("sign_header", sign_header, "a header that reaches the upstream and is not signed")
     if values["nonce"] and "x-nonce" not in lower:
         raise ConfigError("nonce", True, "false, unless x-nonce is one of headers")
     return headers

@@ -35,6 +35,8 @@ from .base import Claim, Cover
 DIGESTS: Final = ("md5", "sha1", "sha224", "sha256", "sha384", "sha512")
 #: Go keeps these out of a request's headers, so the original signs an empty line for them.
 UNSEEN: Final = frozenset({"host", "transfer-encoding", "trailer"})
+#: Headers that make up a message or a connection, and so cannot hold a signature.
+TAKEN: Final = UNSEEN | {"connection", "content-length", "expect", "keep-alive", "proxy-connection", "te", "upgrade"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from hmac_gateway.certificates import pair_problem
 from hmac_gateway.core.credential import Secret
 from hmac_gateway.core.errors import ConfigError
 from hmac_gateway.plugins.sign_request import UNSIGNABLE
-from hmac_gateway.schemes.hmacproxy import UNSEEN, available
+from hmac_gateway.schemes.hmacproxy import TAKEN, UNSEEN, available
 
 from .flags import Flag, Value, parse
 
@@ -58,8 +58,6 @@ FLAGS: Final[Mapping[str, Flag]] = {
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 #: RFC 3986 3.2.2, less what is percent-encoded: no name server knows such names.
 _HOST: Final = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=\x80-\U0010ffff-]+|[0-9A-Fa-f:.]+")
-#: What makes up a message, or ends at the next server: no place for a signature.
-_TAKEN: Final = UNSIGNABLE | UNSEEN | {"content-length"}
 _LARGEST_SECRET: Final = 1024 * 1024
 
 
@@ -264,7 +262,7 @@ def _own(values: Mapping[str, Any], complain: Callable[[str], None]) -> Callable
         complain("port must be at most 65535")
     if values["sign-header"] and not _TOKEN.fullmatch(values["sign-header"]):
         complain(f"not a header's name: {values['sign-header']}")
-    elif values["sign-header"].lower() in _TAKEN:
+    elif values["sign-header"].lower() in TAKEN:
         complain(f"sign-header cannot be {values['sign-header']}, which has a meaning of its own")
     elif values["sign-header"] and values["sign-header"].lower() in values["headers"].lower().split(","):
         complain("sign-header cannot be among -headers: a signature does not cover itself")

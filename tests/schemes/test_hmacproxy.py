@@ -367,6 +367,8 @@ def test_what_comes_from_a_browser_needs_its_csrf_token(name: str) -> None:
         ({"key_id": "a", "digest": "sha3"}, "digest"),
         ({"key_id": "a", "digest": "ripemd160"}, "digest"),
         ({"key_id": "a", "sign_header": "X Signature"}, "sign_header"),
+        ({"key_id": "a", "sign_header": "Host"}, "sign_header"),
+        ({"key_id": "a", "headers": ["Date", "x-signature"]}, "sign_header"),
         ({"key_id": "a", "headers": ["Host"]}, "headers"),
         ({"key_id": "a", "headers": ["transfer-encoding"]}, "headers"),
         ({"key_id": "a", "clock_skew": 60}, "clock_skew"),
