@@ -11,6 +11,7 @@ import hashlib
 import heapq
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import islice
 from math import ceil
@@ -21,7 +22,10 @@ from .plugins.base import Quota, RedisServer, Spent
 from .stores import REDIS_SCHEMES, RedisClients, StoreUnavailable, unavailable
 
 #: Windows held at once; a full memory refuses to count rather than forgets.
-MOST_WINDOWS: Final = 100_000
+MOST_WINDOWS: Final = 200_000
+#: Of one rule: whoever can name keys at will, by a header say, must not use up the memory of other rules, which may let
+#: everybody pass where nobody can count.
+MOST_OF_A_RULE: Final = 50_000
 #: Redis servers of configurations whose connections are kept.
 MOST_SERVERS: Final = 64
 
@@ -44,14 +48,21 @@ class CounterStore(Protocol):
 
 
 class MemoryCounter:
-    """Windows of one process. `now` gives seconds of any clock that does not go back."""
+    """Windows of one process, at most `size`, and `share` of one rule.
 
-    def __init__(self, size: int = MOST_WINDOWS, now: Callable[[], float] = time.monotonic) -> None:
-        self._size = size
+    `now` gives seconds of any clock that does not go back.
+    """
+
+    def __init__(
+        self, size: int = MOST_WINDOWS, now: Callable[[], float] = time.monotonic, share: int = MOST_OF_A_RULE
+    ) -> None:
+        self._size, self._share = size, share
         self._now = now
         self._windows: dict[str, tuple[float, int]] = {}
-        #: (end, key) of every window, the first to end in front. One that began anew may be there twice.
-        self._ends: list[tuple[float, str]] = []
+        #: How many of them each rule has.
+        self._held: Counter[str] = Counter()
+        #: (end, key, rule) of every window, the first to end in front. One that began anew may be there twice.
+        self._ends: list[tuple[float, str, str]] = []
         self._lock = threading.Lock()
 
     def count(self, quotas: Quotas) -> list[Spent]:
@@ -67,8 +78,8 @@ class MemoryCounter:
                 else:
                     used += 1
                     if used == 1:
-                        self._make_room(now)
-                        heapq.heappush(self._ends, (until, quota.key))
+                        self._make_room(now, quota)
+                        heapq.heappush(self._ends, (until, quota.key, quota.rule))
                     self._windows[quota.key] = (until, used)
                 spent.append(Spent(used, ceil(until - now)))
         return spent
@@ -81,20 +92,30 @@ class MemoryCounter:
         until, used = self._windows.get(quota.key, (0.0, 0))
         return (until, used) if until > now else (now + quota.window, 0)
 
-    def _make_room(self, now: float) -> None:
+    def _make_room(self, now: float, quota: Quota) -> None:
         """Drop windows that are over: two for one that begins, so that no request pays for all of them.
 
         More only where there is no room otherwise; raises StoreUnavailable where that frees nothing.
         """
-        ends, windows = self._ends, self._windows
+        ends, windows, held = self._ends, self._windows, self._held
         dropped = 0
-        while ends and ends[0][0] <= now and (dropped < 2 or len(windows) >= self._size):
-            until, key = heapq.heappop(ends)
+        while ends and ends[0][0] <= now and (dropped < 2 or self._full_for(quota)):
+            until, key, rule = heapq.heappop(ends)
             if windows.get(key, (0.0, 0))[0] == until:
                 del windows[key]
+                held[rule] -= 1
+                if not held[rule]:
+                    del held[rule]
             dropped += 1
-        if len(windows) >= self._size:
-            raise StoreUnavailable(f"the counters are full ({self._size} windows)")
+        if self._full_for(quota):
+            most = self._size if len(windows) >= self._size else self._share
+            raise StoreUnavailable(f"the counters are full ({most} windows)")
+        held[quota.rule] += quota.key not in windows
+
+    def _full_for(self, quota: Quota) -> bool:
+        if len(self._windows) >= self._size:
+            return True
+        return self._held[quota.rule] >= self._share and quota.key not in self._windows
 
 
 REDIS_PREFIX: Final = "hmacgw:count:"

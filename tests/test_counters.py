@@ -56,6 +56,24 @@ def test_a_full_memory_refuses_and_forgets_only_what_is_over() -> None:
     assert one(store, Quota("1", 11)).used == 2 and one(store, Quota("2", 12)).used == 2
 
 
+def test_a_rule_has_a_share_of_memory_and_no_more() -> None:
+    clock = Clock()
+    store = MemoryCounter(100, now=clock, share=2)
+    for number in range(2):
+        one(store, Quota(f"{number}", 10, rule="by header"))
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match=r"full \(2 windows\)"):
+            one(store, Quota("another", 10, rule="by header"))
+    assert one(store, Quota("bob", 10, rule="by consumer")).used == 1
+    clock.now += 10
+    for _ in range(3):  # what is over makes room, for a window that begins anew and for a new one
+        assert one(store, Quota("0", 10, rule="by header")).used == 1
+        assert one(store, Quota("another", 10, rule="by header")).used == 1
+        with pytest.raises(StoreUnavailable):
+            one(store, Quota("1", 10, rule="by header"))
+        clock.now += 10
+
+
 def test_no_request_pays_for_all_windows_and_none_stays() -> None:
     clock = Clock()
     store = MemoryCounter(10_000, now=clock)

@@ -103,13 +103,15 @@ class Quota(NamedTuple):
 
     `store` is `local`, `redis` for the one that the settings name for all processes, or a Redis of the configuration's;
     the adapter counts and asks the plugin what it means. A request that would be more than `limit` is not counted,
-    under none of the keys it was to be counted under; None: it always is.
+    under none of the keys it was to be counted under; None: it always is. `rule` names what asks: of memory each has
+    a share.
     """
 
     key: str
     window: int
     store: str | RedisServer = "local"
     limit: int | None = None
+    rule: str = ""
 
 
 class Spent(NamedTuple):

@@ -157,7 +157,7 @@ def check(message: Message, config: Config, facts: Facts, now: float, trace: Tra
     key = config.key(message, facts) or message.remote_addr
     # No place is called `shared`: a group's counts meet those of no single object.
     scope = f"shared:{config.group}" if config.group else facts.scope
-    return [Quota(f"{scope}:{shortened(key)}", config.window, config.store)]
+    return [Quota(f"{scope}:{shortened(key)}", config.window, config.store, rule=scope)]
 
 
 def counted(

@@ -186,7 +186,7 @@ def check(message: Message, config: Config, facts: Facts, now: float, trace: Tra
     for period, limit in config.limits:
         began, ends = window_of(period, now)
         window = max(1, ceil(ends - now))
-        quotas.append(Quota(f"{facts.scope}:{period}:{began}:{key}", window, config.store, ceil(limit)))
+        quotas.append(Quota(f"{facts.scope}:{period}:{began}:{key}", window, config.store, ceil(limit), facts.scope))
     return quotas
 
 

@@ -57,7 +57,7 @@ def quota(target: str = "/a?x=1&flag", identity: Identity = ALICE, addr: str = "
     ],
 )
 def test_keys(config: dict[str, Any], key: str) -> None:
-    assert quota(**config) == Quota(key, 60, "local")
+    assert quota(**config) == Quota(key, 60, "local", rule="shared:shop" if key.startswith("shared:") else "here")
 
 
 def test_parts_of_a_combination_cannot_be_shifted() -> None:
