@@ -7,6 +7,7 @@ proxy app: relations go by label.
 from __future__ import annotations
 
 import re
+import re
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
@@ -214,6 +215,9 @@ class Credential(Entity):
                 problems.add("identifier", self.identifier, f"1 to 256 characters, the {what}")
         elif self.plugin == "basic-auth" and ":" in self.identifier:
             problems.add("identifier", self.identifier, "a user name without a colon, which is where it ends")
+        elif self.plugin == "hmac-auth" and re.search(r'["\x00-\x1f\x7f]', self.identifier):
+            # It stands between double quotes in a header, so that no request could name it.
+            problems.add("identifier", self.identifier, "a key id without double quotes and control characters")
         self._check_settings(problems)
         if self.not_before and self.expires_at and self.not_before >= self.expires_at:
             problems.add("expires_at", self.expires_at.isoformat(), "a time after `not_before`")

@@ -154,7 +154,14 @@ config_schema: Final = {APISIX: APISIX_SCHEMA, KONG: KONG_SCHEMA, LEGACY: LEGACY
 credential_schema: Final = {
     "type": "object",
     "properties": {
-        "key_id": {"type": "string", "minLength": 1, "maxLength": 256},
+        "key_id": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": 256,
+            # It stands between double quotes in a header.
+            "pattern": r'^[^"\x00-\x1f\x7f]*\Z',
+            "description": "text without double quotes and control characters, which no request could name",
+        },
         "secret_key": {"type": "string", "minLength": 1, "maxLength": 256},
     },
     "required": ["key_id", "secret_key"],

@@ -150,6 +150,8 @@ def test_references_and_doubles(kong: Kong) -> None:
             "fields": {"username": "bob"},
         },
     )
+    quoted = kong.post("consumers/bob/hmac-auth", {"username": 'a"b'})
+    assert (quoted.status_code, "double quotes" in quoted.json()["fields"]["username"]) == (400, True)
     masked = kong.post("consumers/bob/hmac-auth", {"username": "u", "secret": "********"})
     assert masked.status_code == 400 and "there is none" in masked.json()["fields"]["secret"]
 
