@@ -7,7 +7,6 @@ proxy app: relations go by label.
 from __future__ import annotations
 
 import re
-import re
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
