@@ -165,9 +165,10 @@ def main() -> None:
     """The process's entry point."""
     listener = Listener(**json.loads(os.environ.pop(LISTENER)))
     threading.Thread(target=_end_with_parent, name="hmac-gateway-parent", daemon=True).start()
-    import django
+    if listener.app != "echo":
+        import django
 
-    django.setup()
+        django.setup()
     app = APPS[listener.app]()
     # What is loaded stays; requests make garbage without cycles, which the collector need not look for so often.
     gc.collect()

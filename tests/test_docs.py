@@ -4,7 +4,7 @@ A fenced block in `sh`, `python`, `js` or `java` is run as it stands, the blocks
 the checkout with keys and a database of its own; any other fence is only shown. Where a `text` block follows at once,
 its lines must appear in the output, in this order; `…` stands for anything. Comments in the page say more:
 
-    <!-- with demo -->         the page expects a running script/demo
+    <!-- with demo -->         the page expects a running script/demo; pages that leave it as it was share one
     <!-- until "ready" -->     the next block goes on running; the page goes on when it has printed that
     <!-- exit 1 -->            the next block ends with this code
     <!-- elsewhere -->         the page begins in an empty folder outside the checkout, and makes an environment
@@ -25,6 +25,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -49,6 +50,7 @@ from hmac_gateway.site_settings import CREDENTIAL_KEYS, PROTECT_KEYS
 from proxy.hmacproxy.options import FLAGS
 
 from .support.served import free_port
+from .support.served import request as fetch
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("examples/*/*.md"))]
@@ -69,7 +71,10 @@ LISTENING = [
     ),
     (r"(manage\.py hmac_serve)", "--bind 127.0.0.1:9080 --admin-bind 127.0.0.1:9180"),
 ]
-IGNORED = (".git", ".venv", ".*_cache", ".hypothesis", "__pycache__", "db.sqlite3*", ".env", "var", "results")
+APISIX_LISTS = ("routes", "services", "upstreams", "consumers", "consumer_groups", "plugin_configs", "global_rules")
+KONG_LISTS = ("routes", "services", "upstreams", "consumers", "plugins")
+#: Compiled files come along: without them each page would compile everything anew.
+IGNORED = (".git", ".venv", ".*_cache", ".hypothesis", "db.sqlite3*", ".env", "var", "results")
 
 
 @dataclass
@@ -129,6 +134,10 @@ class Terminal:
     ) -> None:
         self.interrupt()
 
+    def forget(self) -> None:
+        """A new shell: no variables, no functions."""
+        self._state.unlink(missing_ok=True)
+
     def interrupt(self) -> None:
         """Ctrl-C for what was left running."""
         if self._running is not None:
@@ -149,6 +158,16 @@ class Terminal:
         for port, own in self._ports.items():
             text = re.sub(rf"\b{port}\b", own, text)
         return text
+
+    def configured(self) -> list[list[str]]:
+        """The ids of everything that the demo's admin APIs list."""
+        [key] = re.findall(r"^HMAC_GATEWAY_ADMIN_KEY=(.*)$", (self.checkout / ".env").read_text(), re.M)
+        base, headers = f"http://127.0.0.1:{self._ports['9180']}", {"X-API-KEY": key}
+        apisix = [fetch(f"{base}/apisix/admin/{name}", headers=headers).json()["list"] for name in APISIX_LISTS]
+        kong = [fetch(f"{base}/kong/{name}", headers=headers).json()["data"] for name in KONG_LISTS]
+        return [[item["key"] for item in found] for found in apisix] + [
+            [item["id"] for item in found] for found in kong
+        ]
 
     def run(self, block: Block) -> None:
         """Run a block and compare its output with what the page shows."""
@@ -250,8 +269,49 @@ class Elsewhere(Terminal):
         self._environment |= {"PATH": f"{tools}:{os.environ['PATH']}", "PYTHONWARNINGS": "error"}
 
 
-def opened(text: str, folder: Path, request: pytest.FixtureRequest) -> Terminal:
+class Demo:
+    """A running demo for pages that follow each other: starting one takes many seconds of all cores."""
+
+    def __init__(self, folders: pytest.TempPathFactory) -> None:
+        self._folders = folders
+        self._terminal: Terminal | None = None
+        self._fresh: list[list[str]] = []
+
+    @contextmanager
+    def terminal(self) -> Iterator[Terminal]:
+        """A terminal beside the demo. The next page gets another demo unless this one leaves it as it was."""
+        if self._terminal is None:
+            self._terminal = Terminal(self._folders.mktemp("demo"))
+            self._terminal.run(Block("sh", "script/demo", 'until "ready"', "", 0))
+            self._fresh = self._terminal.configured()
+        self._terminal.forget()
+        left = False
+        try:
+            yield self._terminal
+            left = self._terminal.configured() == self._fresh
+        finally:
+            if not left:
+                self.end()
+
+    def end(self) -> None:
+        """Stop it."""
+        if self._terminal is not None:
+            self._terminal.interrupt()
+        self._terminal = None
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    found = Demo(tmp_path_factory)
+    yield found
+    found.end()
+
+
+def opened(text: str, folder: Path, request: pytest.FixtureRequest) -> AbstractContextManager[Terminal]:
     """Where the blocks of a page are run."""
+    if "<!-- with demo -->" in text and "<!-- until" not in text:
+        shared: Demo = request.getfixturevalue("demo")
+        return shared.terminal()
     place = re.search(r"<!-- (?:elsewhere|in (examples/\w+)) -->", text)
     if place is None:
         return Terminal(folder)
@@ -262,7 +322,7 @@ def opened(text: str, folder: Path, request: pytest.FixtureRequest) -> Terminal:
 def test_blocks_run_as_printed(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     text = read(name)
     with opened(text, tmp_path, request) as terminal:
-        if "<!-- with demo -->" in text:
+        if "<!-- with demo -->" in text and "<!-- until" in text:
             terminal.run(Block("sh", "script/demo", 'until "ready"', "", 0))
         for block in blocks(text):
             if shutil.which(RUNNERS[block.language][0]) is None:

@@ -89,14 +89,15 @@ def install(folder: Path, wheel: Path, *besides: str) -> Path:
 
 def _copy(found: metadata.Distribution, packages: Path) -> None:
     for file in found.files or ():
-        if ".." in file.parts or file.suffix == ".pyc":
+        # Compiled files come along: without them every process that a test starts would compile Django anew.
+        source, target = Path(str(found.locate_file(file))), packages / str(file)
+        if ".." in file.parts or not source.exists():
             continue
-        target = packages / str(file)
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            os.link(str(found.locate_file(file)), target)
+            os.link(source, target)
         except OSError:
-            shutil.copy(str(found.locate_file(file)), target)
+            shutil.copy2(source, target)
 
 
 class Site:
