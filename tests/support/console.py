@@ -70,10 +70,13 @@ class Console:
         self._root = served.console
         self._session = requests.Session()
         self._session.trust_env = False
+        if served.operators:
+            return
+        served.operators = True
         served.python(
             "from django.contrib.auth import get_user_model\n"
             "users = get_user_model().objects\n"
-            f"users.filter(username={USER!r}).exists() or users.create_superuser({USER!r}, '', {PASSWORD!r})"
+            f"users.create_superuser({USER!r}, '', {PASSWORD!r})"
         )
 
     def __enter__(self) -> Self:

@@ -148,6 +148,8 @@ class Served:
             **(environment or {}),
         }
         self.log = self.folder / "log"
+        #: Whether the console's operator was made, as `console.Console` does.
+        self.operators = False
         self.process: subprocess.Popen[bytes] | None = None
         self._others: list[subprocess.Popen[bytes]] = []
 
