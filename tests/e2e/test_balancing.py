@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.beside import Beside
 from tests.support.certificates import Authority
-from tests.support.embedded import HOST, Embedded
 from tests.support.nodes import Node
 from tests.support.proxied import OK, Proxied, Upstream, wait_for
 from tests.support.raw_client import Headers, RawAnswer, RawClient, request_bytes
@@ -43,25 +43,29 @@ class Site:
 Lane = Callable[..., Site]
 
 
+@pytest.fixture(scope="module")
+def beside(gateway: Proxied) -> Iterator[Beside]:
+    with Beside(gateway) as site:
+        yield site
+
+
 @pytest.fixture(params=["gateway", "embedded"])
-def lane(request: pytest.FixtureRequest, gateway: Proxied) -> Iterator[Lane]:
+def lane(request: pytest.FixtureRequest, gateway: Proxied) -> Lane:
     """Makes a site whose requests go to ports; options are those of an upstream, `weights` its nodes'.
 
     `seconds` are all of its timeouts.
     """
-    with contextlib.ExitStack() as stack:
+    port, prefix = gateway.port, ""
+    if request.param == "embedded":
+        port, prefix = request.getfixturevalue("beside").port, "/gw"
 
-        def made(*ports: int, weights: tuple[int, ...] = (), seconds: float = 10.0, **upstream: Any) -> Site:
-            if request.param == "embedded":
-                upstream["seconds"] = seconds
-                site = stack.enter_context(Embedded(ports=ports, weights=weights, **upstream))
-                return Site(site.port, HOST, "/gw")
-            given = zip(ports, weights or [1] * len(ports), strict=True)
-            upstream["timeout"] = dict.fromkeys(("connect", "send", "read"), seconds)
-            upstream["nodes"] = [{"host": "127.0.0.1", "port": port, "weight": weight} for port, weight in given]
-            return Site(gateway.port, gateway.lead(upstream=upstream), "")
+    def made(*ports: int, weights: tuple[int, ...] = (), seconds: float = 10.0, **upstream: Any) -> Site:
+        given = zip(ports, weights or [1] * len(ports), strict=True)
+        upstream["timeout"] = dict.fromkeys(("connect", "send", "read"), seconds)
+        upstream["nodes"] = [{"host": "127.0.0.1", "port": one, "weight": weight} for one, weight in given]
+        return Site(port, gateway.lead(upstream=upstream), prefix)
 
-        yield made
+    return made
 
 
 @pytest.fixture
