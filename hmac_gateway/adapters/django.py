@@ -308,7 +308,7 @@ def protect_response(request: HttpRequest, response: HttpResponseBase, steps: Pi
     # time. So: straight to where it keeps them, under lower-case names.
     kept = getattr(headers, "_store", None) or _Kept(headers)
     kept["cache-control"] = _CACHE_CONTROL
-    vary = _vary(steps[0].common.carriers if len(steps) == 1 else _carriers(steps))
+    vary = _vary(_carriers(steps))
     if "vary" in kept:
         patch_vary_headers(response, vary[1].split(", "))
     else:
@@ -339,6 +339,8 @@ def varies_on(steps: Pipeline) -> list[str]:
 
 
 def _carriers(steps: Pipeline) -> frozenset[Carrier]:
+    if len(steps) == 1:
+        return steps[0].common.carriers
     return frozenset(carrier for step in steps for carrier in step.common.carriers)
 
 

@@ -33,11 +33,10 @@ _WORD: Final = "Signature"
 # One match a piece: it runs on to the next comma, and no value holds one.
 _FIELDS: Final = re.compile(r'(?<![A-Za-z0-9])([A-Za-z0-9]+)="([^",]*)"[^,]*')
 _NAMES: Final = ("keyId", "algorithm", "headers", "signature")
-#: What stands around the values where they are written as every documented client writes them: one cut at the quotes
-#: then, instead of a search for each.
+#: What stands around the four values as documented clients write them: one cut at the quotes then, instead of a search.
 _USUAL: Final = (
-    ["Signature keyId=", ",algorithm=", ",headers=", ",signature=", ""],
-    ["Signature keyId=", ", algorithm=", ", headers=", ", signature=", ""],
+    ("Signature keyId=", ",algorithm=", ",headers=", ",signature=", ""),
+    ("Signature keyId=", ", algorithm=", ", headers=", ", signature=", ""),
 )
 _TWICE: Final = re.compile(r",[ \t]*Signature[ \t]")
 REQUEST_TARGET: Final = "@request-target"
@@ -53,10 +52,13 @@ def parse(message: Message) -> Claim | Failure | None:
     text = message.get("authorization")
     if text is None:
         return None
+    usual = False
     pieces = text.split('"')
-    if len(pieces) == 9 and pieces[::2] in _USUAL and text.count(",") == 3:
-        key_id, algorithm, listed, signature = pieces[1::2]
-    else:
+    if len(pieces) == 9:
+        begin, key_id, second, algorithm, third, listed, fourth, signature, end = pieces
+        usual = (begin, second, third, fourth, end) in _USUAL
+        usual = usual and not ("," in key_id or "," in algorithm or "," in listed or "," in signature)
+    if not usual:
         if not text.startswith(_WORD):
             return Failure(Reason.WRONG_SCHEME, facts={"word": _WORD})
         rest = text[len(_WORD) :]
@@ -100,9 +102,9 @@ def cover(message: Message, claim: Claim) -> Cover:
 
 
 def _string(message: Message, key_id: str, lines: Sequence[str | None], target: str) -> bytes:
-    text = f"{key_id}\n"
+    text = key_id + "\n"
     for line in lines:
-        text += f"{message.method} {target}\n" if line is None else f"{line}\n"
+        text += f"{message.method} {target}\n" if line is None else line + "\n"
     return text.encode("latin-1")
 
 
