@@ -14,6 +14,7 @@ from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.middleware.csrf import CsrfViewMiddleware
+from django.views.generic import View
 
 from . import site
 from .adapters.django import aadmit, acurrent, admit, finished, protect_response, refusal, unreadable
@@ -25,26 +26,26 @@ from .core.reasons import Reason
 from .gate import Step
 from .snapshot import Snapshot
 
-View = TypeVar("View", bound=Callable[..., Any])
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 @overload
-def hmac_required(view: View) -> View: ...
+def hmac_required(view: Function) -> Function: ...
 
 
 @overload
 def hmac_required(
     *, plugin: str = "hmac-auth", config: Mapping[str, Any] | None = None, dialect: str = "apisix"
-) -> Callable[[View], View]: ...
+) -> Callable[[Function], Function]: ...
 
 
 def hmac_required(
-    view: View | None = None,
+    view: Function | None = None,
     *,
     plugin: str = "hmac-auth",
     config: Mapping[str, Any] | None = None,
     dialect: str = "apisix",
-) -> View | Callable[[View], View]:
+) -> Function | Callable[[Function], Function]:
     """Let only requests through that pass `plugin` with `config` (as it would stand on a route); sets `request.hmac`.
 
     With arguments, as in `@hmac_required(config={"signed_headers": ["@request-target", "date"]})`, or without.
@@ -56,9 +57,9 @@ def hmac_required(
     given = {"plugin": plugin, "config": dict(config or {}), "dialect": dialect}
     policy = site.Policy(given)
 
-    def decorate(inner: View) -> View:
+    def decorate(inner: Function) -> Function:
         wrapper: Any
-        if iscoroutinefunction(inner):
+        if _is_async(inner):
 
             @wraps(inner)
             async def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
@@ -84,9 +85,25 @@ def hmac_required(
 
         wrapper.csrf_exempt = True
         wrapper.login_required = False
-        return cast(View, wrapper)
+        return cast(Function, wrapper)
 
     return decorate if view is None else decorate(view)
+
+
+def _is_async(view: Any) -> bool:
+    """Whether a view is to be awaited; also `dispatch` of a class-based one, as `method_decorator` hands it over.
+
+    That is a plain method, bound to the view, which gives a coroutine where the class's handlers are async.
+    """
+    if iscoroutinefunction(view):
+        return True
+    while view is not None:
+        method = getattr(view, "func", view)
+        owner = getattr(method, "__self__", None)
+        if isinstance(owner, View) and method.__name__ == "dispatch":
+            return bool(owner.view_is_async)
+        view = getattr(view, "__wrapped__", None)  # another decorator's
+    return False
 
 
 def _before(

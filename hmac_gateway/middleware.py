@@ -20,6 +20,7 @@ from .adapters.django import (
     door_of,
     exempt_from_csrf,
     finished,
+    protect_others,
     protect_response,
     refusal,
 )
@@ -55,7 +56,7 @@ class HmacGatewayMiddleware:
         door = door_of(request, site.snapshot(), target)
         if door is None:
             request.hmac = NOBODY  # type: ignore[attr-defined]
-            return get_response(request)
+            return protect_others(request, get_response(request))
         if isinstance(door, Rejected):
             return _refused(request, door)
         access_of(request, target).route_id = door.route_id
@@ -73,7 +74,7 @@ class HmacGatewayMiddleware:
         door = door_of(request, await acurrent(), target)
         if door is None:
             request.hmac = NOBODY  # type: ignore[attr-defined]
-            return await get_response(request)
+            return protect_others(request, await get_response(request))
         if isinstance(door, Rejected):
             return _refused(request, door)
         access_of(request, target).route_id = door.route_id

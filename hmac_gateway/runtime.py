@@ -108,7 +108,8 @@ class Runtime:
     """One process's view of the configuration.
 
     `snapshot` is None until the first good one. `problems` are sentences for `/readyz` and the console, empty when
-    all is well. `refresh` may be called from any thread, one at a time.
+    all is well. `refresh` may be called from any thread, one at a time. `no_site_routes` says, while there is no
+    snapshot, that the database is known to hold no *this site* routes: what then needs a credential, settings say.
     """
 
     def __init__(self, using: str | None = None, now: Callable[[], float] = time.time) -> None:
@@ -121,6 +122,7 @@ class Runtime:
         self._next_expiry: float | None = None
         self.snapshot: Snapshot | None = None
         self.problems: list[str] = []
+        self.no_site_routes = False
         #: Called with every new snapshot, in the refreshing thread.
         self.listeners: list[Callable[[Snapshot], None]] = []
         self._start_over()
@@ -181,12 +183,24 @@ class Runtime:
             if self.problems:
                 logger.info("the configuration is current again, version %s", self._version)
             self.problems = []
+        if self.snapshot is None:
+            self.no_site_routes = self._has_no_site_routes()
         self._next_look = time.monotonic() + conf.refresh_seconds
         return not self.problems
 
+    def _has_no_site_routes(self) -> bool:
+        route = apps.get_model("hmac_proxy", "Route")
+        using = self._using or router.db_for_read(ConfigVersion)
+        try:
+            if route._meta.db_table not in connections[using].introspection.table_names():
+                return True  # before the first migrate
+            return not route._default_manager.using(using).filter(this_site=True).exists()
+        except Error:
+            return False
+
     def _fail(self, problem: str) -> None:
         if self.problems != [problem]:
-            logger.error("%s; %s", problem, "the last good one keeps serving" if self.snapshot else "nothing is served")
+            logger.error("%s; %s", problem, "the last good one keeps serving" if self.snapshot else "nobody is let in")
         self.problems = [problem]
 
     def _look(self, wrote: bool) -> None:

@@ -172,8 +172,9 @@ def protection(found: Snapshot | None, path: str, raw: str, message: Callable[[]
     routes need it.
     """
     if found is None:
-        # Whether a route of the admin protects it is not known.
-        return Rejected(Reason.NOT_CONFIGURED, dialect=conf.dialect)
+        # Nobody can be let in. Whom to keep out is known if PROTECT alone says so.
+        needed = not runtime().no_site_routes or protection(Snapshot(0), path, raw, message) is not None
+        return Rejected(Reason.NOT_CONFIGURED, dialect=conf.dialect) if needed else None
     now = state()
     if not found.site.routes and len(path) <= CACHED:
         steps = now.plain(path, raw)

@@ -320,6 +320,17 @@ def protect_response(request: HttpRequest, response: HttpResponseBase, steps: Pi
     return response
 
 
+def protect_others(request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+    """`protect_response` where a view's own check let a request through and the view raised: Http404 and the like.
+
+    Of the answer that Django makes of it, the check does not hear.
+    """
+    access: Access | None = getattr(request, "_hmac_gateway", None)
+    if access is None or not access.verified or response.status_code < 400 or response.has_header("Cache-Control"):
+        return response
+    return protect_response(request, response, access.verified)
+
+
 class _Kept:
     """Headers of a Django that keeps them elsewhere."""
 

@@ -123,16 +123,46 @@ def test_a_revocation_made_here_is_enforced_by_the_next_request() -> None:
 
 
 def test_nothing_is_served_while_nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    def away(using: str) -> Any:
+    def away(*args: Any, **kwargs: Any) -> Any:
         raise OperationalError("connection refused")
 
     with monkeypatch.context() as patch:
-        patch.setattr("hmac_gateway.runtime._version", away)
+        patch.setattr("django.db.backends.utils.CursorWrapper.execute", away)
         for path in ("/api/x", "/other"):
             response = Client().get(path)
             assert response.status_code == 503 and response.json() == {"message": "configuration not loaded"}
     site.runtime().refresh()
     assert Client().get("/other").status_code == 200
+
+
+@pytest.mark.parametrize("route", [False, True])
+def test_with_wrong_keys_nobody_is_let_in_where_a_credential_is_needed(route: bool) -> None:
+    credential()
+    if route:
+        site_route("orders", "/orders/*")
+    keys = ["d3Jvbmcta2V5LXdyb25nLWtleS13cm9uZy1rZXktd3I="]
+    with override_settings(HMAC_GATEWAY={**SITE, "ENCRYPTION_KEYS": keys}):
+        assert get("/api/x") == get("/other/%2e%2e/api/x") == 503
+        # Of a route nothing is known but that there is one.
+        assert get("/orders/1") == get("/other") == (503 if route else 200)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_before_migrate_only_what_the_settings_name_is_closed() -> None:
+    tables = connection.introspection.table_names()
+    ours = [table for table in tables if table.startswith("hmac_")]
+    with connection.schema_editor() as editor:
+        for table in ours:
+            editor.execute(f"ALTER TABLE {table} RENAME TO away_{table}")
+    try:
+        assert get("/api/x") == 503
+        assert get("/other") == 200
+    finally:
+        with connection.schema_editor() as editor:
+            for table in ours:
+                editor.execute(f"ALTER TABLE away_{table} RENAME TO {table}")
+    site.runtime().refresh()
+    assert Client().get("/api/x").status_code == 401
 
 
 def test_the_last_configuration_serves_while_the_database_is_away(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.test import AsyncClient, Client, override_settings
 from django.urls import path
+from django.utils.decorators import method_decorator
+from django.views.decorators.vary import vary_on_cookie
+from django.views.generic import View
 
 from hmac_gateway.core.errors import ConfigError
 from hmac_gateway.decorators import hmac_required
@@ -45,7 +48,31 @@ async def later(request: HttpRequest) -> HttpResponse:
     return HttpResponse(request.body)
 
 
-urlpatterns = [path("plain/", plain), path("bodies/", bodies), path("guests/", guests), path("later/", later)]
+class AsyncReports(View):
+    async def post(self, request: HttpRequest) -> HttpResponse:
+        return HttpResponse(request.body)
+
+
+class Reports(View):
+    def post(self, request: HttpRequest) -> HttpResponse:
+        return HttpResponse(request.body)
+
+
+@hmac_required
+def nowhere(request: HttpRequest) -> HttpResponse:
+    raise Http404
+
+
+as_a_whole = method_decorator([vary_on_cookie, hmac_required(config=BODY)], name="dispatch")
+urlpatterns = [
+    path("plain/", plain),
+    path("bodies/", bodies),
+    path("guests/", guests),
+    path("later/", later),
+    path("class/", as_a_whole(Reports).as_view()),
+    path("class/async/", as_a_whole(AsyncReports).as_view()),
+    path("nowhere/", nowhere),
+]
 pytestmark = pytest.mark.urls(__name__)
 MIDDLEWARE = ["django.middleware.csrf.CsrfViewMiddleware"]
 
@@ -88,6 +115,33 @@ def test_csrf_is_checked_for_anonymous_callers(client: Client) -> None:
 
 def test_async() -> None:
     async_to_sync(ask_the_async_view)()
+
+
+@pytest.mark.parametrize("where", ["/class/", "/class/async/"])
+def test_class_based_views(where: str) -> None:
+    headers = body_headers(where, b"hello")
+    sync = Client(enforce_csrf_checks=True)
+    assert sync.post(where, b"hallo", content_type="text/plain", headers=headers).status_code == 401
+    assert sync.post(where, b"hello", content_type="text/plain", headers=headers).content == b"hello"
+
+    async def ask() -> None:
+        client = AsyncClient(enforce_csrf_checks=True)
+        assert (await client.post(where, b"hallo", content_type="text/plain", headers=headers)).status_code == 401
+        response = await client.post(where, b"hello", content_type="text/plain", headers=headers)
+        assert response.content == b"hello" and response["Cache-Control"] == "private, no-store"
+        assert response["Vary"] == "Authorization, Cookie" or response["Vary"] == "Cookie, Authorization"
+
+    async_to_sync(ask)()
+
+
+def test_the_answer_to_what_a_view_raises_is_not_stored_either() -> None:
+    middleware = ["hmac_gateway.middleware.HmacGatewayMiddleware", *MIDDLEWARE]
+    with override_settings(MIDDLEWARE=middleware):
+        found = Client().get("/nowhere/", headers=signed("GET", "/nowhere/"))
+        unsigned = Client().get("/missing/")
+    assert (found.status_code, unsigned.status_code) == (404, 404)
+    assert found["Cache-Control"] == "private, no-store" and found["Vary"] == "Authorization"
+    assert not unsigned.has_header("Cache-Control")
 
 
 async def ask_the_async_view() -> None:
