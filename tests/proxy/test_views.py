@@ -1177,12 +1177,13 @@ def peak(pids: list[int]) -> int:
 @pytest.mark.parametrize("server", SERVERS)
 @pytest.mark.parametrize("plugin", [None, CHECKED], ids=["streamed", "spooled"])
 def test_served_memory_is_bounded(server: str, plugin: Any) -> None:
-    piece, times = os.urandom(MIB), 64
-    whole = hashlib.sha256()
-    for _ in range(times):
-        whole.update(piece)
-    digest = whole.hexdigest().encode()
-    promised = "SHA-256=" + base64.b64encode(whole.digest()).decode()
+    piece = os.urandom(MIB)
+
+    def hashed(mebibytes: int) -> bytes:
+        whole = hashlib.sha256()
+        for _ in range(mebibytes):
+            whole.update(piece)
+        return whole.digest()
 
     def script(peer: Peer) -> None:
         while True:
@@ -1192,33 +1193,32 @@ def test_served_memory_is_bounded(server: str, plugin: Any) -> None:
                 data = peer.read_some()
                 left -= len(data)
                 taken.update(data)
-            if not length:
-                peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
-                continue
-            peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (times * MIB))
-            assert taken.hexdigest().encode() == digest
-            for _ in range(times):
+            peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % length)
+            assert taken.digest() == hashed(length // MIB)
+            for _ in range(length // MIB):
                 peer.send(piece)
 
     with Upstream(script) as upstream, Embedded(server, ports=[upstream.port], plugin=plugin) as served:
 
-        def headers(promise: str) -> list[tuple[str, str]]:
-            return list(signed("POST", "/gw/x", listed=DIGESTED, headers={"digest": promise}).items())
+        def there_and_back(mebibytes: int) -> None:
+            promised = "SHA-256=" + base64.b64encode(hashed(mebibytes)).decode()
+            headers = signed("POST", "/gw/x", listed=DIGESTED, headers={"digest": promised})
+            length = ("content-length", str(mebibytes * MIB))
+            with served.client() as client:
+                client.send(request_bytes("POST", "/gw/x", HOST, [*headers.items(), length]))
+                for _ in range(mebibytes):
+                    client.send(piece)
+                assert client.head().status == 200
+                got, left = hashlib.sha256(), mebibytes * MIB
+                while left:
+                    data = client.some()
+                    left -= len(data)
+                    got.update(data)
+            assert got.digest() == hashed(mebibytes)
 
-        assert served.ask("POST", "/gw/x", headers(digest_of(b"")), b"").status == 200
+        # gunicorn reads ahead by a mebibyte and copies it more than once: four to eight for a thread, whatever we do.
+        there_and_back(4)
         before = peak(served.pids())
-        with served.client() as client:
-            length = ("content-length", str(times * MIB))
-            client.send(request_bytes("POST", "/gw/x", HOST, [*headers(promised), length]))
-            for _ in range(times):
-                client.send(piece)
-            found = client.head()
-            assert found.status == 200
-            got, left = hashlib.sha256(), times * MIB
-            while left:
-                data = client.some()
-                left -= len(data)
-                got.update(data)
-        assert got.hexdigest().encode() == digest
+        there_and_back(64)
         grown = peak(served.pids()) - before
         assert grown < 8 * MIB, grown
