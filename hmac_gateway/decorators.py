@@ -62,26 +62,26 @@ def hmac_required(
         if _is_async(inner):
 
             @wraps(inner)
-            async def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-                step = policy.step()
+            async def wrapper(request: Any, *args: Any, **kwargs: Any) -> HttpResponseBase:
+                step, http = policy.step(), _received(request)
                 outcome = _before(request, await acurrent(), step, given)
                 if isinstance(outcome, Snapshot):
-                    outcome = _after(request, step, given, await aadmit(request, (step,), outcome))
+                    outcome = _after(request, step, given, await aadmit(http, (step,), outcome))
                 if outcome is None:
-                    outcome = await sync_to_async(_csrf)(request, inner, args, kwargs)
-                return outcome if outcome is not None else _done(request, step, await inner(request, *args, **kwargs))
+                    outcome = await sync_to_async(_csrf)(http, inner, args, kwargs)
+                return outcome if outcome is not None else _done(http, step, await inner(request, *args, **kwargs))
 
         else:
 
             @wraps(inner)
-            def wrapper(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-                step = policy.step()
+            def wrapper(request: Any, *args: Any, **kwargs: Any) -> HttpResponseBase:
+                step, http = policy.step(), _received(request)
                 outcome = _before(request, site.snapshot(), step, given)
                 if isinstance(outcome, Snapshot):
-                    outcome = _after(request, step, given, admit(request, (step,), outcome))
+                    outcome = _after(request, step, given, admit(http, (step,), outcome))
                 if outcome is None:
-                    outcome = _csrf(request, inner, args, kwargs)
-                return outcome if outcome is not None else _done(request, step, inner(request, *args, **kwargs))
+                    outcome = _csrf(http, inner, args, kwargs)
+                return outcome if outcome is not None else _done(http, step, inner(request, *args, **kwargs))
 
         wrapper.csrf_exempt = True
         wrapper.login_required = False
@@ -106,23 +106,31 @@ def _is_async(view: Any) -> bool:
     return False
 
 
+def _received(request: Any) -> HttpRequest:
+    """Django's own request: within a view of Django REST framework, functions and methods are given another."""
+    found: HttpRequest = getattr(request, "_request", request)
+    return found
+
+
 def _before(
-    request: HttpRequest, snapshot: Snapshot | None, step: Step, given: Mapping[str, Any]
+    request: Any, snapshot: Snapshot | None, step: Step, given: Mapping[str, Any]
 ) -> HttpResponseBase | Snapshot | None:
     """A refusal; or the directory to ask; or None, when the same was asked already."""
-    if step in access_of(request).verified:
+    http = _received(request)
+    if step in access_of(http).verified:
         return None
     if snapshot is None:
-        return refusal(request, Rejected(Reason.NOT_CONFIGURED, dialect=conf.dialect), (step,))
-    refused = unreadable(request)
+        return refusal(http, Rejected(Reason.NOT_CONFIGURED, dialect=conf.dialect), (step,))
+    refused = unreadable(http)
     return snapshot if refused is None else _after(request, step, given, refused)
 
 
-def _after(request: HttpRequest, step: Step, given: Mapping[str, Any], outcome: Any) -> HttpResponse | None:
+def _after(request: Any, step: Step, given: Mapping[str, Any], outcome: Any) -> HttpResponse | None:
+    http = _received(request)
     if isinstance(outcome, Rejected):
-        access_of(request).asked = {"by": "@hmac_required", "policy": given}
-        return refusal(request, outcome, (step,))
-    keep_unstored(request)
+        access_of(http).asked = {"by": "@hmac_required", "policy": given}
+        return refusal(http, outcome, (step,))
+    keep_unstored(*dict.fromkeys((http, request)))
     return None
 
 

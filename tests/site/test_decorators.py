@@ -14,6 +14,11 @@ from django.urls import path
 from django.utils.decorators import method_decorator
 from django.views.decorators.vary import vary_on_cookie
 from django.views.generic import View
+from rest_framework.decorators import api_view, authentication_classes, permission_classes
+from rest_framework.exceptions import NotFound
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
 
 from hmac_gateway.core.errors import ConfigError
 from hmac_gateway.decorators import hmac_required
@@ -58,6 +63,25 @@ class Reports(View):
         return HttpResponse(request.body)
 
 
+@api_view(["POST"])
+@authentication_classes([])
+@permission_classes([])
+@hmac_required(config=BODY)
+def rest_function(request: Request) -> Response:
+    if "missing" in request.data:
+        raise NotFound
+    return Response({"for": request.hmac.consumer.username, "data": request.data})  # type: ignore[attr-defined]
+
+
+class RestMethod(APIView):
+    authentication_classes = ()
+    permission_classes = ()
+
+    @method_decorator(hmac_required(config=BODY))
+    def post(self, request: Request) -> Response:
+        return Response({"for": request.hmac.consumer.username, "data": request.data})  # type: ignore[attr-defined]
+
+
 @hmac_required
 def nowhere(request: HttpRequest) -> HttpResponse:
     raise Http404
@@ -72,6 +96,8 @@ urlpatterns = [
     path("class/", as_a_whole(Reports).as_view()),
     path("class/async/", as_a_whole(AsyncReports).as_view()),
     path("nowhere/", nowhere),
+    path("rest/function/", rest_function),
+    path("rest/method/", RestMethod.as_view()),
 ]
 pytestmark = pytest.mark.urls(__name__)
 MIDDLEWARE = ["django.middleware.csrf.CsrfViewMiddleware"]
@@ -132,6 +158,27 @@ def test_class_based_views(where: str) -> None:
         assert response["Vary"] == "Authorization, Cookie" or response["Vary"] == "Cookie, Authorization"
 
     async_to_sync(ask)()
+
+
+@pytest.mark.parametrize("where", ["/rest/function/", "/rest/method/"])
+def test_within_a_view_of_django_rest_framework(client: Client, where: str) -> None:
+    headers = body_headers(where, b'{"a": 1}')
+    assert client.post(where, b'{"a": 2}', content_type="application/json", headers=headers).status_code == 401
+    response = client.post(where, b'{"a": 1}', content_type="application/json", headers=headers)
+    assert response.json() == {"for": "partner", "data": {"a": 1}}
+    assert response["Cache-Control"] == "private, no-store" and "Authorization" in response["Vary"]
+    form = b"a=1&b=2"
+    kind = "application/x-www-form-urlencoded"
+    response = client.post(where, form, content_type=kind, headers=body_headers(where, form))
+    assert response.json()["data"] == {"a": "1", "b": "2"}
+
+
+def test_what_such_a_view_raises_is_not_stored_either() -> None:
+    body, middleware = b'{"missing": 1}', ["hmac_gateway.middleware.HmacGatewayMiddleware", *MIDDLEWARE]
+    headers = body_headers("/rest/function/", body)
+    with override_settings(MIDDLEWARE=middleware):
+        found = Client().post("/rest/function/", body, content_type="application/json", headers=headers)
+    assert found.status_code == 404 and found["Cache-Control"] == "private, no-store"
 
 
 def test_the_answer_to_what_a_view_raises_is_not_stored_either() -> None:
