@@ -125,7 +125,7 @@ async def asettle(needs: Needs, stores: Stores) -> Rejected | None:
 def _found(need: Replay | list[Quota], stores: Stores) -> Found:
     try:
         if isinstance(need, Replay):
-            return stores.replays.add(need.key, need.ttl)
+            return stores.replays.add(need.key, need.ttl, need.longer)
         return stores.counters.count(need)
     except StoreUnavailable as error:
         return error
@@ -134,7 +134,7 @@ def _found(need: Replay | list[Quota], stores: Stores) -> Found:
 async def _afound(need: Replay | list[Quota], stores: Stores) -> Found:
     try:
         if isinstance(need, Replay):
-            return await stores.replays.aadd(need.key, need.ttl)
+            return await stores.replays.aadd(need.key, need.ttl, need.longer)
         return await stores.counters.acount(need)
     except StoreUnavailable as error:
         return error

@@ -49,10 +49,13 @@ def unavailable(name: str, error: Exception) -> StoreUnavailable:
 class ReplayStore(Protocol):
     """Remembers marks for a time."""
 
-    def add(self, key: str, ttl: int) -> bool:
-        """Remember `key` for `ttl` seconds. True if it was new; raises StoreUnavailable."""
+    def add(self, key: str, ttl: int, longer: bool = False) -> bool:
+        """Remember `key` for `ttl` seconds. True if it was new; raises StoreUnavailable.
 
-    async def aadd(self, key: str, ttl: int) -> bool:
+        `longer`: whoever asks has added it just now, and it is to be remembered for so long from now on.
+        """
+
+    async def aadd(self, key: str, ttl: int, longer: bool = False) -> bool:
         """The same from an event loop, without blocking it."""
 
 
@@ -70,7 +73,7 @@ class MemoryStore:
         self._queue: deque[tuple[float, str]] = deque()
         self._lock = threading.Lock()
 
-    def add(self, key: str, ttl: int) -> bool:
+    def add(self, key: str, ttl: int, longer: bool = False) -> bool:
         now = self._now()
         with self._lock:
             queue, marks = self._queue, self._marks
@@ -79,7 +82,7 @@ class MemoryStore:
                 if marks.get(old) == until:
                     del marks[old]
             seen = marks.get(key)
-            if seen is not None and seen > now:
+            if seen is not None and seen > now and not longer:
                 return False
             if len(queue) >= self._size:
                 raise StoreUnavailable(f"the memory replay store is full ({self._size} marks)")
@@ -87,8 +90,8 @@ class MemoryStore:
             queue.append((now + ttl, key))
             return True
 
-    async def aadd(self, key: str, ttl: int) -> bool:
-        return self.add(key, ttl)
+    async def aadd(self, key: str, ttl: int, longer: bool = False) -> bool:
+        return self.add(key, ttl, longer)
 
 
 #: Seconds for connecting to Redis and for one answer: a store that does not answer refuses requests.
@@ -150,15 +153,15 @@ class RedisStore:
     def __init__(self, url: str) -> None:
         self._clients = RedisClients(url)
 
-    def add(self, key: str, ttl: int) -> bool:
+    def add(self, key: str, ttl: int, longer: bool = False) -> bool:
         try:
-            return self._clients.blocking.set(REDIS_PREFIX + key, b"1", nx=True, ex=ttl) is not None
+            return self._clients.blocking.set(REDIS_PREFIX + key, b"1", nx=not longer, ex=ttl) is not None
         except self._clients.errors as error:
             raise unavailable("Redis replay store", error) from error
 
-    async def aadd(self, key: str, ttl: int) -> bool:
+    async def aadd(self, key: str, ttl: int, longer: bool = False) -> bool:
         try:
-            return await self._clients.of_loop().set(REDIS_PREFIX + key, b"1", nx=True, ex=ttl) is not None
+            return await self._clients.of_loop().set(REDIS_PREFIX + key, b"1", nx=not longer, ex=ttl) is not None
         except self._clients.errors as error:
             raise unavailable("Redis replay store", error) from error
 
@@ -172,17 +175,17 @@ class DatabaseStore:
         self._threads: ThreadPoolExecutor | None = None
         self._pruned = 0.0
 
-    def add(self, key: str, ttl: int) -> bool:
+    def add(self, key: str, ttl: int, longer: bool = False) -> bool:
         from .models import ReplayMark
 
         using = self._using or router.db_for_write(ReplayMark)
         if connections[using].in_atomic_block and not hasattr(mail, "outbox"):
             # In a view's own transaction (ATOMIC_REQUESTS) the mark would be rolled back with it, and the signature be
             # good again. Not in test runs, which are one transaction.
-            return self._elsewhere().submit(self._add, using, key, ttl).result()
-        return self._add(using, key, ttl)
+            return self._elsewhere().submit(self._add, using, key, ttl, longer).result()
+        return self._add(using, key, ttl, longer)
 
-    def _add(self, using: str, key: str, ttl: int) -> bool:
+    def _add(self, using: str, key: str, ttl: int, longer: bool) -> bool:
         from .models import ReplayMark
 
         now = self._now()
@@ -198,13 +201,14 @@ class DatabaseStore:
                 return True
             except IntegrityError:
                 # One statement: of two that want an expired mark, one finds it no longer expired.
-                return bool(marks.filter(key=key, expires_at__lt=int(now)).update(expires_at=until))
+                known = marks.filter(key=key) if longer else marks.filter(key=key, expires_at__lt=int(now))
+                return bool(known.update(expires_at=until))
         except Error as error:
             connections[using].close_if_unusable_or_obsolete()
             raise unavailable("database replay store", error) from error
 
-    async def aadd(self, key: str, ttl: int) -> bool:
-        return await asyncio.get_running_loop().run_in_executor(self._elsewhere(), self.add, key, ttl)
+    async def aadd(self, key: str, ttl: int, longer: bool = False) -> bool:
+        return await asyncio.get_running_loop().run_in_executor(self._elsewhere(), self.add, key, ttl, longer)
 
     def _elsewhere(self) -> ThreadPoolExecutor:
         if self._threads is None:
@@ -218,10 +222,10 @@ class RefusingStore:
     def __init__(self, reason: str) -> None:
         self.reason = reason
 
-    def add(self, key: str, ttl: int) -> bool:
+    def add(self, key: str, ttl: int, longer: bool = False) -> bool:
         raise StoreUnavailable(self.reason)
 
-    async def aadd(self, key: str, ttl: int) -> bool:
+    async def aadd(self, key: str, ttl: int, longer: bool = False) -> bool:
         raise StoreUnavailable(self.reason)
 
 

@@ -93,6 +93,17 @@ def test_memory_with_different_times_to_live_never_forgets_early() -> None:
     assert not store.add("short", 100), "the second life of a key ends by its own time"
 
 
+def test_memory_keeps_a_mark_longer_for_who_set_it() -> None:
+    clock = Clock()
+    store = MemoryStore(10, clock)
+    assert store.add("a", 60) and store.add("a", 600, longer=True)
+    clock.now += 599
+    assert store.add("b", 60), "what is over leaves"
+    assert not store.add("a", 60)
+    clock.now += 1
+    assert store.add("a", 60)
+
+
 def test_memory_with_many_threads() -> None:
     assert trues(MemoryStore(1000), "key") == 1
 
@@ -134,6 +145,16 @@ def test_database_tells_a_mark_once_until_it_expires(database_store: Callable[..
     assert other.add("a", 60), "taken over"
     assert not store.add("a", 60)
     assert store.add("b", 60)
+
+
+def test_database_keeps_a_mark_longer_for_who_set_it(database_store: Callable[..., DatabaseStore]) -> None:
+    clock = Clock()
+    store = database_store(clock)
+    assert store.add("both", 60) and store.add("both", 600, longer=True)
+    clock.now += 599
+    assert not store.add("both", 60)
+    clock.now += 3
+    assert store.add("both", 60)
 
 
 def test_database_prunes_what_is_over_and_nothing_else(database_store: Callable[..., DatabaseStore]) -> None:
@@ -216,6 +237,22 @@ def test_redis_tells_a_mark_once(redis_url: str) -> None:
     assert not store.add("a", 60)
     assert not RedisStore(redis_url).add("a", 60)
     assert 0 < store._clients.blocking.ttl(REDIS_PREFIX + "a") <= 60
+    store._clients.blocking.close()
+
+
+def test_redis_keeps_a_mark_longer_for_who_set_it(redis_url: str) -> None:
+    store = RedisStore(redis_url)
+
+    async def longer() -> bool:
+        told = await store.aadd("later", 6000, longer=True)
+        await store._clients._async.pop(asyncio.get_running_loop()).aclose()
+        return told
+
+    assert store.add("both", 60) and store.add("both", 600, longer=True)
+    assert not store.add("both", 60)
+    assert 60 < store._clients.blocking.ttl(REDIS_PREFIX + "both") <= 600
+    assert store.add("later", 60) and asyncio.run(longer())
+    assert 600 < store._clients.blocking.ttl(REDIS_PREFIX + "later") <= 6000
     store._clients.blocking.close()
 
 

@@ -173,8 +173,13 @@ def _needs(
     if not (admission.replays or rules.all or directory.overrides):
         return None
     if access.stored:
-        # Marks that this very request has set, for another adapter that saw it.
-        admission.replays = tuple(pair for pair in admission.replays if pair[1].key not in access.stored)
+        # Marks that this very request has set, for another adapter that saw it, are there: at most for too short.
+        stored = access.stored
+        admission.replays = tuple(
+            (step, replace(replay, longer=replay.key in stored))
+            for step, replay in admission.replays
+            if stored.get(replay.key, 0) < replay.ttl
+        )
     return steps_left(
         admission, routed or access.message, directory, time.time(), rules, route_id, service_id, access.judged
     )
@@ -211,7 +216,7 @@ def _different(access: Access, admission: Admission, directory: Snapshot) -> boo
 def _settled(request: HttpRequest, access: Access, admission: Admission) -> Admission:
     if admission.replays:
         # Only now: what was not stored, since it was there already, must be asked for again by whoever asks next.
-        access.stored.update(replay.key for _, replay in admission.replays)
+        access.stored.update((replay.key, replay.ttl) for _, replay in admission.replays)
     access.identity = admission.identity
     access.verified += admission.held
     request.hmac = admission.identity  # type: ignore[attr-defined]

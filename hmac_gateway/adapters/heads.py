@@ -37,9 +37,9 @@ _IN_PATH: Final = "/~!$&'()*+,;=:@-._"
 class Access:
     """What was found out about one request, kept on it as `_hmac_gateway` for all adapters that see it.
 
-    `verified` are the steps that held; `stored` the keys of replay marks that this very request has set; `judged` the
-    rules that have judged it, and for whom; `headers` what rules put on the answer; `asked` who refused it and by what,
-    for the debugger.
+    `verified` are the steps that held; `stored` the replay marks that this very request has set, with their seconds;
+    `judged` the rules that have judged it, and for whom; `headers` what rules put on the answer; `asked` who refused it
+    and by what, for the debugger.
     """
 
     # What most requests leave as it is costs nothing where it stands on the class.
@@ -54,7 +54,7 @@ class Access:
         self.message = message
         self.request_id = request_id
         self.headers: dict[str, str] = {}
-        self.stored: set[str] = set()
+        self.stored: dict[str, int] = {}
         self.judged: set[str] = set()
 
     @property

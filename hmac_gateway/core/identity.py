@@ -18,10 +18,14 @@ from .reasons import Reason
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """A mark that may be stored once: `key` names the signature, `ttl` is in seconds."""
+    """A mark that may be stored once: `key` names the signature, `ttl` is in seconds.
+
+    `longer`: this very request has stored it, for another policy, and this one asks for more time.
+    """
 
     key: str
     ttl: int
+    longer: bool = False
 
 
 class _Hash(Protocol):

@@ -16,6 +16,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from hmac_gateway.drf import ConsumerThrottle, HasConsumer, HmacAuthentication
+from hmac_gateway.models import ReplayMark
 from tests.support.served import digest_of, signed
 
 SECRET = "my-hmac-secret"
@@ -49,6 +50,10 @@ class Once(Base):
     hmac_policy = {"config": {"replay_protection": True}}
 
 
+class Shortly(Base):
+    hmac_policy = {"config": {"replay_protection": True, "clock_skew": 10}}
+
+
 class Open(Base):
     permission_classes = [AllowAny]
 
@@ -74,6 +79,8 @@ urlpatterns = [
     path("plain/", Base.as_view()),
     path("bodies/", Bodies.as_view()),
     path("once/", Once.as_view()),
+    path("once/300/", Once.as_view()),
+    path("once/10/", Shortly.as_view()),
     path("open/", Open.as_view()),
     path("guests/", Guests.as_view()),
     path("told/", Told.as_view()),
@@ -174,6 +181,20 @@ def test_with_the_middleware_nothing_is_verified_twice() -> None:
         headers = signed("POST", "/once/", at=time.time() - 5)
         assert Client().post("/once/", headers=headers).status_code == 200
         assert Client().post("/once/", headers=headers).status_code == 401
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("middleware", "view"), [(10, 300), (300, 10)])
+def test_of_two_policies_the_longer_time_is_kept(middleware: int, view: int) -> None:
+    """Else a signature that the one view still takes could be repeated where the other is not asked."""
+    config = {"replay_protection": True, "clock_skew": middleware}
+    site = {**SITE, "REPLAY_STORE": "database", "PROTECT": [{"path": "^/", "config": config}]}
+    with override_settings(MIDDLEWARE=MIDDLEWARE, HMAC_GATEWAY=site):
+        headers = signed("POST", f"/once/{view}/")
+        assert Client().post(f"/once/{view}/", headers=headers).status_code == 200
+        mark = ReplayMark.objects.get()
+        assert abs(mark.expires_at - time.time() - 602) < 10
+        assert Client().post(f"/once/{view}/", headers=headers).status_code == 401
 
 
 @override_settings(MIDDLEWARE=MIDDLEWARE)
