@@ -75,10 +75,15 @@ class AuthEndpoint:
         if isinstance(found, Rejected):
             return Judged(received, None, None, found)
         message = found.message
+        spoofed = _spoofed(received)
+        if spoofed:
+            return Judged(message, None, None, Rejected(Reason.MALFORMED, dialect=self.dialect, detail=spoofed))
         if snapshot is None:
             return Judged(message, None, None, Rejected(Reason.NOT_CONFIGURED, dialect=self.dialect))
         path = message.path
-        route = find_route(message, path, snapshot, self.dialect, self.trusted(peer))
+        # Beside what is told nothing else counts: X-Forwarded-Proto may then be the client's.
+        believed = message is received and self.trusted(peer)
+        route = find_route(message, path, snapshot, self.dialect, believed)
         if isinstance(route, Rejected):
             return Judged(message, None, None, route)
         if route is None and not found.told:
@@ -99,6 +104,17 @@ class AuthEndpoint:
             if wrong is not None:
                 return Judged(message, route, None, wrong)
         return Judged(message, route, outcome, None)
+
+
+def _spoofed(received: Message) -> str:
+    """Why its headers could be taken for ours, for a log; "" if they cannot.
+
+    The proxy will forward what it got, and applications under WSGI or CGI read `X_Consumer_ID` like `X-Consumer-ID`.
+    """
+    for name, _ in received.headers:
+        if "_" in name and name.replace("_", "-") in IDENTITY_HEADERS:
+            return f"{name} could be taken for an identity header"
+    return ""
 
 
 def _without_body(message: Message, admission: Admission) -> Rejected | None:

@@ -60,7 +60,8 @@ class Signature:
 
     def head(self, message: Message, target: str, host: str, lines: str) -> bytes:
         """`plan.request_head`, signed now. Other arguments and the Host may differ from attempt to attempt."""
-        pairs = [_pair(line) for line in lines.split("\r\n") if line]
+        shadows = self._signer.config.shadows
+        pairs = [pair for line in lines.split("\r\n") if line and (pair := _pair(line))[0] not in shadows]
         outgoing = Message(message.method, target, [("host", host), *pairs])
         made = self._signer.plugin.sign(outgoing, self._signer.config, self._now(), self._pieces)
         ours = {name for name, _ in made}

@@ -105,7 +105,8 @@ class Config:
     """One `sign-request` as compiled. `secret` is None where it cannot be had: such requests are not sent.
 
     `headers` are signed in this order; `date` is the header that is set to the time, "" for none. With `body` the whole
-    body, at most `max_body` bytes, is there before anything is sent.
+    body, at most `max_body` bytes, is there before anything is sent. Headers in `shadows` must not be: they would be
+    signed in place of the request line.
     """
 
     scheme: Scheme
@@ -117,6 +118,7 @@ class Config:
     body: bool
     max_body: int
     nonce: bool
+    shadows: frozenset[str]
 
 
 def compile(
@@ -153,6 +155,7 @@ def compile(
         body=values["sign_body"] or values["scheme"] == HmacProxy.name,
         max_body=int(values["max_req_body_size"]),
         nonce=values["nonce"],
+        shadows=scheme.components.intersection(headers),
     )
 
 

@@ -132,6 +132,10 @@ class App(Lane):
 
     def _fault(self, message: Message, told: Message) -> Reason | None:
         """What keeps a request from being judged, or from being forwarded at all."""
+        if message.method == "CONNECT":
+            return (
+                Reason.MALFORMED
+            )  # it asks for a tunnel (RFC 9110 9.3.6); the server cuts one that is answered with 2xx
         if self._upstream is not None:
             twice = "host" in message.duplicated
             # Of `GET a`, the server gives an empty path: nothing that could stand on a request line.

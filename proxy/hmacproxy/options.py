@@ -210,6 +210,8 @@ def _upstream(text: str, complain: Callable[[str], None]) -> SplitResult:
     if not url.hostname:
         complain("upstream host not specified")
     tail = url._replace(scheme="", netloc="").geturl()
+    if "?" in text.partition("#")[0]:  # Go puts in the slash, and urlsplit does not tell a bare question mark
+        tail = f"{url.path or '/'}?{url.query}"
     if tail not in ("", "/"):
         complain(f'upstream path must be "/", not {tail}')
     if url.username is not None:

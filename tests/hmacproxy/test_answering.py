@@ -39,6 +39,13 @@ def test_accepted_and_unauthorized(answering: Hmacproxy) -> None:
     assert (head.status, head.body, head.get("content-length")) == (401, b"", str(len(REFUSAL)))
 
 
+@pytest.mark.parametrize(("target", "path"), [("shop.test:443", ""), ("/a", "/a"), ("http://shop.test/a", "/a")])
+def test_who_wants_a_tunnel_gets_an_answer(answering: Hmacproxy, target: str, path: str) -> None:
+    for headers in ([sign(f"CONNECT\n{path}\n")], []):
+        answer = answering.ask("CONNECT", target, headers)
+        assert (answer.status, answer.body) == (400, b"bad request\n")
+
+
 def test_bodies_of_any_size_are_read_and_not_kept(answering: Hmacproxy) -> None:
     piece = b"x" * 1_000_000
     with answering.client() as client:

@@ -150,6 +150,16 @@ def as_traefik(message: Message) -> Message:
     return Message("GET", AUTH, [("Host", "gateway.internal:9080"), *kept, *told])
 
 
+def as_nginx(message: Message) -> Message:
+    """What nginx asks with the configuration of docs/nginx.md."""
+    told = [
+        ("X-Original-Method", message.method),
+        ("X-Original-URI", message.target),
+        ("X-Original-Proto", f"{message.scheme} HTTP/{message.http_version}"),
+    ]
+    return Message("GET", AUTH, [*message.headers, *told])
+
+
 def as_envoy(message: Message) -> Message:
     """What Envoy's ext_authz asks over HTTP, as documented, with path_prefix /.hmac-gateway/auth."""
     kept = [pair for pair in message.headers if pair[0] != "content-length"]
@@ -532,8 +542,42 @@ def test_the_route_decides_which_of_kongs_plugins_applies() -> None:
     assert lane.auth(Message("GET", "/apisix", [("host", "x")])).status == 202
 
 
-@pytest.mark.parametrize(("proto", "proxies", "status"), [("https", ("127.0.0.1",), 202), ("https", (), 403)])
-def test_a_route_that_wants_tls_believes_trusted_proxies(proto: str, proxies: tuple[str, ...], status: int) -> None:
-    lane = Lane(kong(protocols=["https"]), proxies=proxies)
-    got = lane.auth(signed("GET", "/x"), ("X-Forwarded-Proto", proto))
+@pytest.mark.parametrize("proxies", [("127.0.0.1",), ()], ids=["trusted", "loopback"])
+@pytest.mark.parametrize(
+    ("style", "told", "status"),
+    [
+        ("nginx", [("X-Original-Proto", "https HTTP/1.1")], 202),
+        ("nginx", [("X-Original-Proto", "http HTTP/1.1")], 403),
+        # That header is the client's: nginx hands it on.
+        ("nginx", [("X-Original-Proto", "http HTTP/1.1"), ("X-Forwarded-Proto", "https")], 403),
+        ("nginx", [("X-Original-Proto", "HTTP/1.1"), ("X-Forwarded-Proto", "https")], 403),
+        ("nginx", [("X-Forwarded-Proto", "https")], 403),
+        ("nginx", [("X-Original-Proto", "https"), ("X-Forwarded-Proto", "http")], 202),
+        ("traefik", [("X-Forwarded-Proto", "https")], 202),
+        ("traefik", [("X-Forwarded-Proto", "wss")], 202),
+        ("traefik", [("X-Forwarded-Proto", "ws")], 403),
+    ],
+)
+def test_a_route_that_wants_tls_goes_by_what_is_told(
+    style: str, told: list[tuple[str, str]], status: int, proxies: tuple[str, ...]
+) -> None:
+    lane = Lane(kong(protocols=["https"]), proxies=proxies, style=style)
+    original = signed("GET", "/x")
+    names = STYLES[style]
+    said = [(names.uri, "/x"), (names.method, "GET"), *told]
+    got = lane.ask(Message("GET", AUTH, [*original.headers, *said]))
     assert (got.status, got.reason) == (status, "" if status == 202 else "tls_required")
+
+
+@pytest.mark.parametrize("name", sorted(IDENTITY_HEADERS))
+@pytest.mark.parametrize("style", ["nginx", "traefik", "envoy"])
+def test_identity_headers_cannot_be_spelled_otherwise(name: str, style: str) -> None:
+    """The proxy would hand them on; applications under WSGI and CGI cannot tell `_` from `-`."""
+    lane = Lane(snapshot(), style=style)
+    shape = {"nginx": as_nginx, "traefik": as_traefik, "envoy": as_envoy}[style]
+    for spelled in (name.replace("-", "_"), name[::-1].replace("-", "_", 1)[::-1]):
+        original = Message("GET", "/open/x", [("Host", "shop.test"), (spelled.title(), "admin")])
+        got = lane.ask(shape(original))
+        assert (got.status, got.reason) == (403, "malformed")
+    ordinary = Message("GET", "/open/x", [("Host", "shop.test"), ("X_Own", "1"), (name, "admin")])
+    assert lane.ask(shape(ordinary)).status in (200, 202)

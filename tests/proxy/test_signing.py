@@ -98,6 +98,22 @@ def test_hmacproxys_signature_goes_over_head_and_body(lane: Lane, size: int) -> 
     assert found.body == body and found.get("x-signature") == f"sha1 {b64encode(mac).decode()}"
 
 
+def test_a_caller_cannot_have_a_line_of_its_own_signed_for_the_request_line(lane: Lane) -> None:
+    # Kong signs a header called Request-Line in the request line's place: spec/kong.md 1.5.
+    sign = {**SIGN, "scheme": "kong", "headers": ["request-line", "date"]}
+    sent = [("Request-Line", "GET /other HTTP/1.1"), ("X-A", "1")]
+    with Upstream(answer(OK)) as upstream:
+        assert lane(upstream.port, "GET", "/x?y", sent, sign=sign).status == 200
+        found = seen(upstream.peer())
+    string = f"GET /x?y HTTP/1.1\ndate: {found.get('date')}"
+    assert f'signature="{mac64(string)}"' in (found.get("authorization") or "")
+    assert (found.get("request-line"), found.get("x-a")) == (None, "1")
+    # Where it is not listed it is a header like others.
+    with Upstream(answer(OK)) as upstream:
+        assert lane(upstream.port, "GET", "/x?y", sent, sign=SIGN).status == 200
+        assert seen(upstream.peer()).get("request-line") == "GET /other HTTP/1.1"
+
+
 def test_the_next_node_gets_a_signature_of_its_own(lane: Lane) -> None:
     with Upstream(answer(OK)) as upstream:
         more = {"pass_host": "node", "retries": 1, "sign": SIGN}
