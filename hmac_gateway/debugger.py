@@ -204,7 +204,7 @@ def _at_the_door(
 ) -> Report | None:
     """What PROTECT and *this site* routes make of a request; None where they ask for nothing."""
     for path, raw in paths:
-        door = site.protection(directory, path, raw, lambda: message)
+        door = site.protection(directory, path, raw, lambda _: message, None)
         if isinstance(door, Rejected):
             why = str(door.facts.get("why", ""))
             steps = [TraceStep("path", False, "a plain path", raw, why)]

@@ -144,5 +144,6 @@ def _csrf(request: HttpRequest, view: Any, args: Any, kwargs: Any) -> HttpRespon
 
 
 def _done(request: HttpRequest, step: Step, response: HttpResponseBase) -> HttpResponseBase:
-    finished(request, response.status_code)
-    return protect_response(request, response, (step,))
+    access = access_of(request)
+    finished(access, response.status_code)
+    return protect_response(access, response, (step,))

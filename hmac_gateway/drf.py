@@ -123,7 +123,7 @@ class HmacAuthentication(BaseAuthentication):
         if refused is None and snapshot is not None:
             outcome = admit(http, (step,), snapshot)
             if not isinstance(outcome, Rejected):
-                finished(http, 200)
+                finished(access, 200)
                 keep_unstored(http, request)
                 return self._found(request, step, outcome.identity)
             if outcome.reason in _NOT_MINE:
@@ -206,7 +206,7 @@ def _mark(request: Request, step: Step, *, stored: bool) -> None:
 
 def _exception(request: HttpRequest, rejected: Rejected) -> APIException:
     status = row(rejected).status
-    finished(request, status, rejected)
+    finished(access_of(request), status, rejected)
     code = str(rejected.reason) if rejected.expose or status != 401 else AuthenticationFailed.default_code
     detail = {"detail": answer_text(rejected), "code": code}
     return AuthenticationFailed(cast(Any, detail)) if status == 401 else Refused(detail, status)

@@ -349,6 +349,7 @@ class Admission:
 
 
 _OPEN: Final = Admission(NOBODY)
+_NOTHING: Final[frozenset[Carrier]] = frozenset()
 
 
 def check(
@@ -374,8 +375,12 @@ def check(
             return Rejected(Reason.DUPLICATE_HEADER, facts={"header": header})
     if not steps:
         return _OPEN
+    if len(steps) == 1:
+        step = steps[0]
+        if step.when is None and step.plugin.name != multi_auth.name:
+            return _alone(message, step, directory, now, trace)
     identity: Identity | None = None
-    hidden: frozenset[Carrier] = frozenset()
+    hidden = _NOTHING
     claimed: dict[int, Identity] = {}
     bodies: list[tuple[Step, BodyRule | MacRule]] = []
     replays: list[tuple[Step, Replay]] = []
@@ -404,19 +409,7 @@ def check(
             if result.replay is not None:
                 replays.append((step, result.replay))
             carrier = result.carrier
-            credential, common = result.credential, parts[0].common
-            found = Identity(
-                credential.consumer,
-                credential,
-                False,
-                plugin.name,
-                result.covered,
-                result.csrf_exempt,
-                result.claims,
-                common.dialect,
-                None,
-                getattr(credential, common.told) if common.told else "",
-            )
+            found = _identity(result, plugin, parts[0].common)
         else:
             carrier = None
             fallback = _fallback(step, result, directory, now)
@@ -436,6 +429,43 @@ def check(
     if identity is None and not claimed:
         return _OPEN  # none of them applies to this request
     return Admission(identity or NOBODY, hidden, tuple(bodies), tuple(replays), directory, now, held, claimed)
+
+
+def _alone(message: Message, step: Step, directory: Directory, now: float, trace: Trace | None) -> Admission | Rejected:
+    """What `check` comes to where one plugin is all that is asked, as on most routes."""
+    plugin, common = step.plugin, step.common
+    result = plugin.check(message, step.config, directory.lookups[plugin.holder], now, trace)
+    if not isinstance(result, Verified):
+        fallback = _fallback(step, result, directory, now)
+        if isinstance(fallback, Rejected):
+            return _dressed(step, fallback)
+        return Admission(fallback, common.carriers if common.hide_credentials else _NOTHING, held=(step,))
+    found = _identity(result, plugin, common)
+    hidden = _NOTHING
+    if common.hide_credentials:
+        hidden = common.carriers if result.carrier is None else frozenset({result.carrier})
+    bodies = () if result.body is None else ((step, result.body),)
+    replays = () if result.replay is None else ((step, result.replay),)
+    if isinstance(result.body, MacRule):
+        return Admission(NOBODY, hidden, bodies, replays, directory, now, (step,), {0: found})
+    return Admission(found, hidden, bodies, replays, directory, now, (step,))
+
+
+def _identity(result: Verified, plugin: AuthPlugin, common: Common) -> Identity:
+    credential = result.credential
+    told = common.told
+    return Identity(
+        credential.consumer,
+        credential,
+        False,
+        plugin.name,
+        result.covered,
+        result.csrf_exempt,
+        result.claims,
+        common.dialect,
+        None,
+        getattr(credential, told) if told else "",
+    )
 
 
 def _joined(identity: Identity | None, found: Identity, same: bool) -> Identity | None:

@@ -59,14 +59,15 @@ class HmacGatewayMiddleware:
             return protect_others(request, get_response(request))
         if isinstance(door, Rejected):
             return _refused(request, door)
-        access_of(request, target).route_id = door.route_id
+        access = access_of(request, target)
+        access.route_id = door.route_id
         admission = admit(request, *door)
         if isinstance(admission, Rejected):
             return _refused(request, admission, door.pipeline)
         exempt_from_csrf(request, admission.identity)
         response = get_response(request)
-        finished(request, response.status_code)
-        return protect_response(request, response, door.pipeline)
+        finished(access, response.status_code)
+        return protect_response(access, response, door.pipeline)
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
         get_response: Async = self.get_response  # type: ignore[assignment]
@@ -77,14 +78,15 @@ class HmacGatewayMiddleware:
             return protect_others(request, await get_response(request))
         if isinstance(door, Rejected):
             return _refused(request, door)
-        access_of(request, target).route_id = door.route_id
+        access = access_of(request, target)
+        access.route_id = door.route_id
         admission = await aadmit(request, *door)
         if isinstance(admission, Rejected):
             return _refused(request, admission, door.pipeline)
         exempt_from_csrf(request, admission.identity)
         response = await get_response(request)
-        finished(request, response.status_code)
-        return protect_response(request, response, door.pipeline)
+        finished(access, response.status_code)
+        return protect_response(access, response, door.pipeline)
 
 
 def _refused(request: HttpRequest, rejected: Rejected, steps: Pipeline = ()) -> HttpResponseBase:

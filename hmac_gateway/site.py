@@ -163,17 +163,19 @@ class Door(NamedTuple):
     service_id: str = ""
 
 
-def protection(found: Snapshot | None, path: str, raw: str, message: Callable[[], Message]) -> Door | Rejected | None:
+def protection(
+    found: Snapshot | None, path: str, raw: str, message_of: Callable[[Any], Message], request: Any
+) -> Door | Rejected | None:
     """What a request of this site must pass; None where it needs nothing.
 
     `path` is what Django resolves (decoded, bytes as text), `raw` the path as received. Django resolves `//a` and
     `/a/../b` as they stand, servers and caches before it may not: a request is protected when the plain or the
-    normalised path is, and a protected path that can be read in two ways is refused. `message` is called only where
-    routes need it.
+    normalised path is, and a protected path that can be read in two ways is refused. `message_of` is asked for the
+    request's message only where routes need it.
     """
     if found is None:
         # Nobody can be let in. Whom to keep out is known if PROTECT alone says so.
-        needed = not runtime().no_site_routes or protection(Snapshot(0), path, raw, message) is not None
+        needed = not runtime().no_site_routes or protection(Snapshot(0), path, raw, message_of, request) is not None
         return Rejected(Reason.NOT_CONFIGURED, dialect=conf.dialect) if needed else None
     now = state()
     if not found.site.routes and len(path) <= CACHED:
@@ -184,12 +186,12 @@ def protection(found: Snapshot | None, path: str, raw: str, message: Callable[[]
     normal = decoded(raw)
     entries = now.protected
     if path == normal and why is None:
-        return _at(found, entries, path, message)
+        return _at(found, entries, path, message_of, request)
     paths = [path, normal]
     if why is not None:
         paths += _resolved(normal), _resolved(stable(raw))
     for candidate in paths:
-        door = _at(found, entries, candidate, message)
+        door = _at(found, entries, candidate, message_of, request)
         if door is not None:
             if why is None:
                 return door
@@ -208,10 +210,12 @@ def _asked(entries: tuple[Protected, ...], path: str) -> list[Protected]:
     return [entry for entry in entries if entry.path.search(text)]
 
 
-def _at(found: Snapshot, entries: tuple[Protected, ...], path: str, message: Callable[[], Message]) -> Door | None:
+def _at(
+    found: Snapshot, entries: tuple[Protected, ...], path: str, message_of: Callable[[Any], Message], request: Any
+) -> Door | None:
     asked = _asked(entries, path)
     if found.site.routes:
-        seen = message()
+        seen = message_of(request)
         route = found.site.match(host_of(seen.authority), path, seen)
         if route is not None and (route.pipeline or route.rules.all):
             # Who edits the admin may change what settings ask of a plugin, not take the plugin away.

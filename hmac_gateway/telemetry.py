@@ -25,6 +25,7 @@ from django.db import IntegrityError, connections, models, transaction
 from django.utils import timezone
 
 from . import crypto
+from .core.credential import Credential
 from .core.errors import Rejected
 from .core.identity import Identity
 from .core.message import Message
@@ -84,7 +85,7 @@ class Telemetry:
         self._role = role
         self._started = timezone.now()
         # Appending is atomic, so nothing on the request's path waits for the thread that counts.
-        self._seen: deque[tuple[int, str, str, str]] = deque()
+        self._seen: deque[tuple[float, str, str, int, Credential | None]] = deque()
         self._used: set[str] = set()
         self._counts: Counter[tuple[int, str, str]] = Counter()
         self._rejections: deque[tuple[float, Finished, Rejected]] = deque(maxlen=KEPT_REJECTIONS)
@@ -93,11 +94,10 @@ class Telemetry:
     # --- on the request's path ---
 
     def finished(self, exchange: Finished) -> None:
-        """Count a request by minute, route and outcome."""
-        outcome = exchange.reason or _CLASSES[exchange.status // 100]
-        credential = exchange.identity.credential
-        used = "" if credential is None else credential.id
-        self._seen.append((int(time.time()) // 60, exchange.route_id, outcome, used))
+        """Count a request by minute, route and outcome: here only what is known of it is kept."""
+        self._seen.append(
+            (time.time(), exchange.route_id, exchange.reason, exchange.status, exchange.identity.credential)
+        )
 
     def rejected(self, exchange: Finished, rejected: Rejected) -> None:
         """Keep a refused request's head for the debugger."""
@@ -119,9 +119,10 @@ class Telemetry:
         """`flush` without the heartbeat, for processes that do not look at the configuration by themselves."""
         counts = self._counts
         for _ in range(len(self._seen)):
-            minute, route_id, outcome, used = self._seen.popleft()
-            counts[minute, route_id, outcome] += 1
-            self._used.add(used)
+            now, route_id, reason, status, credential = self._seen.popleft()
+            counts[int(now) // 60, route_id, reason or _CLASSES[status // 100]] += 1
+            if credential is not None:
+                self._used.add(credential.id)
         while counts:
             (minute, route_id, outcome), count = next(iter(counts.items()))
             _add(datetime.fromtimestamp(minute * 60, UTC), route_id, outcome, count)

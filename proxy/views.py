@@ -86,7 +86,7 @@ class ProxyView(View):
         answer = _forwarded(request, route, admission, message, snapshot, began)
         if isinstance(answer, Rejected):
             return _refused(request, answer, kwargs.get("path"), began, route)
-        finished(request, answer.status_code)
+        finished(access_of(request), answer.status_code)
         return answer
 
 
@@ -190,7 +190,7 @@ def _forwarded(
     if route.pipeline:
         # An upstream that says what caches may do knows better than we.
         said = answer.get("Cache-Control")
-        protect_response(request, answer, route.pipeline)
+        protect_response(access_of(request), answer, route.pipeline)
         if said is not None:
             answer["Cache-Control"] = said
     for name, value in access_of(request).headers.items():
@@ -215,7 +215,7 @@ def _given(request: HttpRequest, own: Answer, route: Route) -> HttpResponseBase:
     status, body, headers = own
     response = HttpResponse(body, status=status, headers=dict(headers))
     response["X-Request-Id"] = request_id_of(request)
-    return protect_response(request, response, route.pipeline)
+    return protect_response(access_of(request), response, route.pipeline)
 
 
 def _inside(request: HttpRequest, received: Message, captured: str) -> Message | None:

@@ -34,7 +34,7 @@ from ..settling import Needs, Stores, asettle, settle, steps_left
 from ..site import Door
 from ..snapshot import Snapshot
 from ..stores import MemoryStore, RefusingStore
-from .heads import Access, access_of, message_of, quoted, raw_target, request_id_of
+from .heads import Access, access_of, message_of, quoted, raw_target
 
 #: How much of a body is read at once.
 CHUNK: Final = 64 * 1024
@@ -58,17 +58,14 @@ def door_of(
     Django resolves `path_info`, clients ask for `path`: they differ by a script name, which a server's or a site's
     settings put in front, and with some servers a header. Whichever of them is protected counts.
     """
-    raw = _raw_path(request, (target or raw_target(request))[0])
+    text = (target or raw_target(request))[0]
+    raw = text.partition("?")[0] if text[:1] == "/" else message_of(request).path
     path, inner = request.path, request.path_info
     if inner != path:
-        found = site.protection(snapshot, _bytes_text(inner), quoted(inner), lambda: message_of(request))
+        found = site.protection(snapshot, _bytes_text(inner), quoted(inner), message_of, request)
         if found is not None:
             return found
-    return site.protection(snapshot, path if path.isascii() else _bytes_text(path), raw, lambda: message_of(request))
-
-
-def _raw_path(request: HttpRequest, target: str) -> str:
-    return target.partition("?")[0] if target[:1] == "/" else message_of(request).path
+    return site.protection(snapshot, path if path.isascii() else _bytes_text(path), raw, message_of, request)
 
 
 def _bytes_text(path: str) -> str:
@@ -77,7 +74,7 @@ def _bytes_text(path: str) -> str:
 
 def unreadable(request: HttpRequest) -> Rejected | None:
     """The refusal of a path that can be read in two ways; Django's resolver has already taken it as it stands."""
-    why = ambiguity(_raw_path(request, raw_target(request)[0]))
+    why = ambiguity(message_of(request).path)
     return None if why is None else Rejected(Reason.AMBIGUOUS_PATH, dialect=conf.dialect, facts={"why": why})
 
 
@@ -198,7 +195,7 @@ def _head(
     request: HttpRequest, access: Access, steps: Pipeline, directory: Snapshot, routed: Message | None
 ) -> Admission | Rejected:
     message = access.message
-    unframed = message.get("transfer-encoding") is not None and message.content_length is None
+    unframed = "HTTP_TRANSFER_ENCODING" in request.META and message.content_length is None
     if unframed and steps and not hasattr(request, "scope"):
         # PEP 3333 knows no body without a length: the view would see an empty one.
         return Rejected(Reason.LENGTH_REQUIRED, dialect=conf.dialect)
@@ -285,7 +282,8 @@ def _piece(request: HttpRequest) -> bytes | Rejected:
 
 def refusal(request: HttpRequest, rejected: Rejected, steps: Pipeline = ()) -> HttpResponse:
     """The answer of a refusal, in the words of whoever refused."""
-    request_id = request_id_of(request)
+    access = access_of(request)
+    request_id = access.request_id
     status, body, headers = answer(rejected, request_id, request.META.get("HTTP_ACCEPT"))
     response = HttpResponse(body, status=status)
     for name, value in headers:
@@ -293,21 +291,20 @@ def refusal(request: HttpRequest, rejected: Rejected, steps: Pipeline = ()) -> H
         if name not in ("connection", "upgrade"):
             response[name] = value
     response["X-Request-Id"] = request_id
-    finished(request, status, rejected)
-    return cast(HttpResponse, protect_response(request, response, steps))
+    finished(access, status, rejected)
+    return cast(HttpResponse, protect_response(access, response, steps))
 
 
-def finished(request: HttpRequest, status: int, rejected: Rejected | None = None) -> None:
+def finished(access: Access, status: int, rejected: Rejected | None = None) -> None:
     """Tell log and console how a protected request ended."""
-    access = access_of(request)
     access.status = status
-    access.reason = "" if rejected is None else str(rejected.reason)
+    if rejected is not None:
+        access.reason = str(rejected.reason)
     site.observe(access, rejected)
 
 
-def protect_response(request: HttpRequest, response: HttpResponseBase, steps: Pipeline) -> HttpResponseBase:
+def protect_response(access: Access, response: HttpResponseBase, steps: Pipeline) -> HttpResponseBase:
     """Keep an answer out of every shared cache: no-store, and Vary on each header that may carry a credential."""
-    access = access_of(request)
     headers: Any = response.headers
     # Django's own way in converts and checks each text again, which for these three takes a twentieth of a small view's
     # time. So: straight to where it keeps them, under lower-case names.
@@ -333,7 +330,7 @@ def protect_others(request: HttpRequest, response: HttpResponseBase) -> HttpResp
     access: Access | None = getattr(request, "_hmac_gateway", None)
     if access is None or not access.verified or response.status_code < 400 or response.has_header("Cache-Control"):
         return response
-    return protect_response(request, response, access.verified)
+    return protect_response(access, response, access.verified)
 
 
 class _Kept:

@@ -37,6 +37,10 @@ class Headers:
         raise NotImplementedError
 
 
+#: Made once: `dict | Headers` would be made for each message.
+_KEPT: Final = (dict, Headers)
+
+
 class Message:
     """A request head, normalised once: header names in lower case, values without surrounding blanks.
 
@@ -78,14 +82,15 @@ class Message:
         self.method = method
         self.target = target.decode("latin-1") if isinstance(target, bytes) else target
         first: dict[str, str] | Headers
-        # A list first: a set made anew for each would take time with the square of their number.
-        twice: list[str] = []
         pairs: list[tuple[str, str]] | None = None
-        if isinstance(headers, dict | Headers):
+        self.duplicated = _NONE
+        if isinstance(headers, _KEPT):
             first = headers
         else:
             first = found = {}
             pairs = []
+            # A list first: a set made anew for each would take time with the square of their number.
+            twice: list[str] = []
             for name, value in headers:
                 # The branches are the constructor's whole cost: ASGI gives bytes, everything else text.
                 if isinstance(name, bytes):
@@ -99,10 +104,11 @@ class Message:
                     twice.append(name)
                 else:
                     found[name] = value
+            if twice:
+                self.duplicated = frozenset(twice)
         self._pairs = pairs
         self._first = first
         self.get = first.get
-        self.duplicated = frozenset(twice) if twice else _NONE
         self.scheme = scheme
         self.authority = (first.get("host") or "") if authority is None else authority
         self.http_version = http_version

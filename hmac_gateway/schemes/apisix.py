@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Final
 
 from ..core.identity import Failure
@@ -33,10 +34,10 @@ _WORD: Final = "Signature"
 # One match a piece: it runs on to the next comma, and no value holds one.
 _FIELDS: Final = re.compile(r'(?<![A-Za-z0-9])([A-Za-z0-9]+)="([^",]*)"[^,]*')
 _NAMES: Final = ("keyId", "algorithm", "headers", "signature")
-#: What stands around the four values as documented clients write them: one cut at the quotes then, instead of a search.
+#: What stands around the values before the signature, as documented clients write them.
 _USUAL: Final = (
-    ("Signature keyId=", ",algorithm=", ",headers=", ",signature=", ""),
-    ("Signature keyId=", ", algorithm=", ", headers=", ", signature=", ""),
+    ("Signature keyId=", ",algorithm=", ",headers=", ","),
+    ("Signature keyId=", ", algorithm=", ", headers=", ", "),
 )
 _TWICE: Final = re.compile(r",[ \t]*Signature[ \t]")
 REQUEST_TARGET: Final = "@request-target"
@@ -52,27 +53,46 @@ def parse(message: Message) -> Claim | Failure | None:
     text = message.get("authorization")
     if text is None:
         return None
-    usual = False
-    pieces = text.split('"')
-    if len(pieces) == 9:
-        begin, key_id, second, algorithm, third, listed, fourth, signature, end = pieces
-        usual = (begin, second, third, fourth, end) in _USUAL
-        usual = usual and not ("," in key_id or "," in algorithm or "," in listed or "," in signature)
-    if not usual:
-        if not text.startswith(_WORD):
-            return Failure(Reason.WRONG_SCHEME, facts={"word": _WORD})
-        rest = text[len(_WORD) :]
-        if rest and rest[0] not in " \t":
-            return Failure(Reason.MALFORMED_AUTHORIZATION, "no blank follows the word Signature")
-        found: dict[str, str] = dict(_FIELDS.findall(rest))
-        if _WORD in rest and _TWICE.search(rest):
-            # Two headers that the server has joined, as WSGI servers do.
-            return Failure(Reason.DUPLICATE_HEADER, facts={"header": "authorization"})
-        key_id, algorithm, listed, signature = [found.get(name, "") for name in _NAMES]
+    # What a client says before the signature is the same in each of its requests, and read once.
+    before, _, signature = text.rpartition('signature="')
+    usual = _usual(before) if len(before) <= 256 and signature[-1:] == '"' else None
+    if usual is not None:
+        signature = signature[:-1]
+        if '"' not in signature and "," not in signature:
+            return Claim(*usual, signature)
+    if not text.startswith(_WORD):
+        return Failure(Reason.WRONG_SCHEME, facts={"word": _WORD})
+    rest = text[len(_WORD) :]
+    if rest and rest[0] not in " \t":
+        return Failure(Reason.MALFORMED_AUTHORIZATION, "no blank follows the word Signature")
+    found: dict[str, str] = dict(_FIELDS.findall(rest))
+    if _WORD in rest and _TWICE.search(rest):
+        # Two headers that the server has joined, as WSGI servers do.
+        return Failure(Reason.DUPLICATE_HEADER, facts={"header": "authorization"})
+    key_id, algorithm, listed, signature = [found.get(name, "") for name in _NAMES]
     headers = tuple(listed.split(" ")) if listed else ()
     if len(headers) > FEW and (problem := too_much(message, headers, components)):
         return Failure(Reason.MALFORMED_AUTHORIZATION, problem)
     return Claim(key_id, algorithm, headers, signature)
+
+
+class _Listed(tuple[str, ...]):
+    """Listed headers with what `cover` makes of them where all are there; names in lower case, None for the target."""
+
+    names: frozenset[str]
+    items: tuple[tuple[str, str | None], ...]
+
+
+@lru_cache(maxsize=1024)
+def _usual(before: str) -> tuple[str, str, tuple[str, ...]] | None:
+    """Key id, algorithm and listed headers where they are written in the usual way; None: all is to be searched."""
+    pieces = before.split('"')
+    if len(pieces) != 7 or tuple(pieces[::2]) not in _USUAL or any("," in value for value in pieces[1::2]):
+        return None
+    listed = _Listed(pieces[5].split(" ") if pieces[5] else ())
+    listed.items = tuple((item, None if item == REQUEST_TARGET else item.lower()) for item in listed)
+    listed.names = frozenset(name or item for item, name in listed.items)
+    return None if len(listed) > FEW else (pieces[1], pieces[3], listed)
 
 
 def cover(message: Message, claim: Claim) -> Cover:
@@ -82,9 +102,25 @@ def cover(message: Message, claim: Claim) -> Cover:
     item's spelling. Only the first of repeated headers is signed, so a repeated header is not covered: whoever reads
     it could read what nobody signed.
     """
+    listed = claim.headers
+    if not isinstance(listed, _Listed) or message.duplicated:
+        return _cover(message, listed)
+    get = message.get
+    lines: list[str | None] = []
+    for item, name in listed.items:
+        if name is None:
+            lines.append(None)
+        elif (value := get(name)) is not None:
+            lines.append(f"{item}: {value}")
+        else:
+            return _cover(message, listed)
+    return Cover(listed.names, tuple(lines))
+
+
+def _cover(message: Message, listed: tuple[str, ...]) -> Cover:
     names: list[str] = []
     lines: list[str | None] = []
-    for item in claim.headers:
+    for item in listed:
         if item == REQUEST_TARGET:
             names.append(item)
             lines.append(None)
