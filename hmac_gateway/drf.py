@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 from importlib.util import find_spec
 from types import new_class
 from typing import Any, ClassVar, Final, TypeVar, cast
@@ -31,12 +32,12 @@ from rest_framework.throttling import BaseThrottle
 
 from . import site
 from .adapters.django import NO_STORE, admit, finished, unreadable, varies_on
-from .adapters.heads import access_of
+from .adapters.heads import Access, access_of
 from .adapters.page_cache import keep_unstored
 from .conf import conf
 from .core.credential import Consumer, Credential
 from .core.errors import Rejected
-from .core.identity import NOBODY, Identity
+from .core.identity import NOBODY, Carrier, Identity
 from .core.reasons import Reason
 from .core.words import answer_text, row
 from .gate import Step
@@ -68,8 +69,18 @@ class ConsumerUser:
         self.consumer = consumer
         self.is_anonymous = anonymous
         self.is_authenticated = not anonymous
-        self.username = consumer.username
-        self.pk = self.id = f"consumer:{consumer.id}"
+
+    @property
+    def username(self) -> str:
+        """The consumer's name."""
+        return self.consumer.username
+
+    @property
+    def pk(self) -> str:
+        """Who this is among users and consumers."""
+        return f"consumer:{self.consumer.id}"
+
+    id = pk
 
     def get_username(self) -> str:
         """The consumer's name."""
@@ -113,11 +124,11 @@ class HmacAuthentication(BaseAuthentication):
     policy: ClassVar[Mapping[str, Any] | None] = None
 
     def authenticate(self, request: Request) -> tuple[Any, Credential | None] | None:
-        http = request._request
-        step, own = _step(self, _view(request))
+        http, view = request._request, _view(request)
+        step, own = _step(self, view)
         access = access_of(http)
         if step in access.verified or (not own and access.verified):
-            return self._found(request, step, access.identity)
+            return _found(request, view, access, step, access.identity)
         snapshot = site.snapshot()
         refused = Rejected(Reason.NOT_CONFIGURED, dialect=conf.dialect) if snapshot is None else unreadable(http)
         if refused is None and snapshot is not None:
@@ -125,30 +136,36 @@ class HmacAuthentication(BaseAuthentication):
             if not isinstance(outcome, Rejected):
                 finished(access, 200)
                 keep_unstored(http, request)
-                return self._found(request, step, outcome.identity)
+                return _found(request, view, access, step, outcome.identity)
             if outcome.reason in _NOT_MINE:
-                _mark(request, step, stored=False)
+                _mark(view, access, step, stored=False)
                 return None
             refused = outcome
         assert refused is not None  # else there was a snapshot to ask
-        _mark(request, step, stored=True)
-        access.asked = {"by": "HmacAuthentication", "policy": _given(self, _view(request)) or {}}
+        _mark(view, access, step, stored=True)
+        access.asked = {"by": "HmacAuthentication", "policy": _given(self, view) or {}}
         raise _exception(http, refused)
 
     def authenticate_header(self, request: Request) -> str:
         """The challenge of the view's policy; DRF takes the first class's, and answers 403 where there is none."""
         return _step(self, _view(request))[0].common.challenge or "hmac"
 
-    @staticmethod
-    def _found(request: Request, step: Step, identity: Identity) -> tuple[Any, Credential | None]:
-        _mark(request, step, stored=True)
-        consumer = identity.consumer
-        assert consumer is not None  # a step that held names one
-        if not identity.csrf_exempt and not identity.anonymous:
-            SessionAuthentication().enforce_csrf(request)
-        if consumer.user_id is not None and not identity.anonymous:
-            return SimpleLazyObject(lambda: _linked_user(consumer)), identity.credential
-        return ConsumerUser(consumer, identity.anonymous), identity.credential
+
+def _found(
+    request: Request, view: Any, access: Access, step: Step, identity: Identity
+) -> tuple[Any, Credential | None]:
+    _mark(view, access, step, stored=True)
+    consumer = identity.consumer
+    assert consumer is not None  # a step that held names one
+    if not identity.csrf_exempt and not identity.anonymous:
+        SessionAuthentication().enforce_csrf(request)
+    if consumer.user_id is not None and not identity.anonymous:
+        return _lazily(consumer), identity.credential
+    return ConsumerUser(consumer, identity.anonymous), identity.credential
+
+
+def _lazily(consumer: Consumer) -> Any:
+    return SimpleLazyObject(lambda: _linked_user(consumer))
 
 
 def _linked_user(consumer: Consumer) -> Any:
@@ -187,21 +204,24 @@ def _given(authenticator: HmacAuthentication, view: Any) -> Any:
     return authenticator.policy if given is None else given
 
 
-def _mark(request: Request, step: Step, *, stored: bool) -> None:
+def _mark(view: Any, access: Access, step: Step, *, stored: bool) -> None:
     """Have DRF put Vary, and no-store where a credential mattered, on the view's answer."""
-    headers = getattr(_view(request), "headers", None)
+    headers = getattr(view, "headers", None)
     if not isinstance(headers, dict):
         return
-    vary = headers.get("Vary", "")
-    for name in varies_on((step,)):
-        if name not in vary:
-            vary = f"{vary}, {name}" if vary else name
-    headers["Vary"] = vary
+    headers["Vary"] = _varied(headers.get("Vary", ""), step.common.carriers)
     if stored:
         headers["Cache-Control"] = NO_STORE
-    access = access_of(request._request)
     headers["X-Request-Id"] = access.request_id
-    headers.update(access.headers)
+    if access.headers:
+        headers.update(access.headers)
+
+
+@lru_cache(maxsize=256)
+def _varied(vary: str, carriers: frozenset[Carrier]) -> str:
+    """What DRF varies on already, and the headers that may carry a credential."""
+    names = [name.strip() for name in vary.split(",")] if vary else []
+    return ", ".join(dict.fromkeys([*names, *varies_on(carriers)]))
 
 
 def _exception(request: HttpRequest, rejected: Rejected) -> APIException:

@@ -292,7 +292,7 @@ class Admission:
     ) -> None:
         self.identity = identity
         # By place in `bodies`: what a MacRule's step will have found, save whose key it was.
-        self._claimed = claimed or {}
+        self._claimed = claimed
         #: The steps that were asked: all of them, less those whose filter passed the request by.
         self.held = held
         self.hidden = hidden
@@ -331,6 +331,7 @@ class Admission:
             elif isinstance(rule, MacRule):
                 signer = rule.signer(digest)
                 assert signer is not None  # the verdict was right
+                assert self._claimed is not None  # given with every MacRule
                 found = self._claimed[place]._replace(consumer=signer.consumer, credential=signer)
                 before = None if self.identity is NOBODY else self.identity
                 joined = _joined(before, found, self._directory.require_same_consumer)
@@ -440,31 +441,36 @@ def _alone(message: Message, step: Step, directory: Directory, now: float, trace
         if isinstance(fallback, Rejected):
             return _dressed(step, fallback)
         return Admission(fallback, common.carriers if common.hide_credentials else _NOTHING, held=(step,))
+    _, _, body, replay, _, carrier, _ = result
     found = _identity(result, plugin, common)
     hidden = _NOTHING
     if common.hide_credentials:
-        hidden = common.carriers if result.carrier is None else frozenset({result.carrier})
-    bodies = () if result.body is None else ((step, result.body),)
-    replays = () if result.replay is None else ((step, result.replay),)
-    if isinstance(result.body, MacRule):
+        hidden = common.carriers if carrier is None else frozenset({carrier})
+    bodies = () if body is None else ((step, body),)
+    replays = () if replay is None else ((step, replay),)
+    if isinstance(body, MacRule):
         return Admission(NOBODY, hidden, bodies, replays, directory, now, (step,), {0: found})
     return Admission(found, hidden, bodies, replays, directory, now, (step,))
 
 
 def _identity(result: Verified, plugin: AuthPlugin, common: Common) -> Identity:
-    credential = result.credential
+    # Taken apart at once: a field of a named tuple takes as long to read as a call.
+    credential, covered, _, _, csrf_exempt, _, claims = result
     told = common.told
-    return Identity(
-        credential.consumer,
-        credential,
-        False,
-        plugin.name,
-        result.covered,
-        result.csrf_exempt,
-        result.claims,
-        common.dialect,
-        None,
-        getattr(credential, told) if told else "",
+    return tuple.__new__(
+        Identity,
+        (
+            credential.consumer,
+            credential,
+            False,
+            plugin.name,
+            covered,
+            csrf_exempt,
+            claims,
+            common.dialect,
+            None,
+            getattr(credential, told) if told else "",
+        ),
     )
 
 

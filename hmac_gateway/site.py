@@ -181,7 +181,7 @@ def protection(
     if not found.site.routes and len(path) <= CACHED:
         steps = now.plain(path, raw)
         if steps is not None:
-            return Door(steps, found) if steps else None
+            return tuple.__new__(Door, (steps, found, NO_RULES, "", "")) if steps else None
     why = ambiguity(raw)
     normal = decoded(raw)
     entries = now.protected

@@ -177,6 +177,8 @@ def _needs(
             for step, replay in admission.replays
             if stored.get(replay.key, 0) < replay.ttl
         )
+    if access.judged is None:
+        access.judged = set()
     return steps_left(
         admission, routed or access.message, directory, time.time(), rules, route_id, service_id, access.judged
     )
@@ -213,7 +215,7 @@ def _different(access: Access, admission: Admission, directory: Snapshot) -> boo
 def _settled(request: HttpRequest, access: Access, admission: Admission) -> Admission:
     if admission.replays:
         # Only now: what was not stored, since it was there already, must be asked for again by whoever asks next.
-        access.stored.update((replay.key, replay.ttl) for _, replay in admission.replays)
+        access.stored = {**access.stored, **{replay.key: replay.ttl for _, replay in admission.replays}}
     access.identity = admission.identity
     access.verified += admission.held
     request.hmac = admission.identity  # type: ignore[attr-defined]
@@ -317,8 +319,9 @@ def protect_response(access: Access, response: HttpResponseBase, steps: Pipeline
         kept["vary"] = vary
     if "x-request-id" not in kept:
         kept["x-request-id"] = "X-Request-Id", access.request_id
-    for name, value in access.headers.items():
-        headers[name] = value
+    if access.headers:
+        for name, value in access.headers.items():
+            headers[name] = value
     return response
 
 
@@ -346,9 +349,9 @@ class _Kept:
         self._headers[line[0]] = line[1]
 
 
-def varies_on(steps: Pipeline) -> list[str]:
-    """The headers that may carry the credentials of these steps."""
-    return _vary(_carriers(steps))[1].split(", ")
+def varies_on(carriers: frozenset[Carrier]) -> list[str]:
+    """The headers that may carry these credentials."""
+    return _vary(carriers)[1].split(", ")
 
 
 def _carriers(steps: Pipeline) -> frozenset[Carrier]:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from itertools import count
+from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -49,14 +50,14 @@ class Access:
     reason = ""
     identity: Identity = NOBODY
     verified: Pipeline = ()
+    stored: Mapping[str, int] = MappingProxyType({})
+    judged: set[str] | None = None
     asked: Mapping[str, Any] | None = None
 
     def __init__(self, message: Message, request_id: str) -> None:
         self.message = message
         self.request_id = request_id
         self.headers: dict[str, str] = {}
-        self.stored: dict[str, int] = {}
-        self.judged: set[str] = set()
 
     @property
     def path(self) -> str:

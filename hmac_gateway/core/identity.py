@@ -1,7 +1,8 @@
 """The engine's verdicts: who calls, what was covered, and what an adapter still has to do.
 
 Built by schemes, plugins and the gate; read by adapters. Standard library only. What is built for every request is
-a named tuple: a frozen dataclass takes twice as long to make.
+a named tuple: a frozen dataclass takes twice as long to make. Where each request comes through, it is made by
+`tuple.__new__` with all of its fields, and taken apart at once: constructor and fields of the class are calls.
 """
 
 from __future__ import annotations

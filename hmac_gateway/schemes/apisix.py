@@ -59,7 +59,7 @@ def parse(message: Message) -> Claim | Failure | None:
     if usual is not None:
         signature = signature[:-1]
         if '"' not in signature and "," not in signature:
-            return Claim(*usual, signature)
+            return tuple.__new__(Claim, (*usual, signature, AUTHORIZATION))
     if not text.startswith(_WORD):
         return Failure(Reason.WRONG_SCHEME, facts={"word": _WORD})
     rest = text[len(_WORD) :]
@@ -114,7 +114,7 @@ def cover(message: Message, claim: Claim) -> Cover:
             lines.append(f"{item}: {value}")
         else:
             return _cover(message, listed)
-    return Cover(listed.names, tuple(lines))
+    return tuple.__new__(Cover, (listed.names, tuple(lines)))
 
 
 def _cover(message: Message, listed: tuple[str, ...]) -> Cover:

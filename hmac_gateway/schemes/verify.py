@@ -76,30 +76,29 @@ def check_head(
         if trace is not None:
             trace.step("authorization", False, f"a signature of the {scheme.name} scheme", _sent(message), _note(claim))
         return claim
-    if not claim.key_id or not claim.signature:
-        missing = "keyId" if not claim.key_id else "signature"
+    key_id, algorithm, _, signature, carrier = claim
+    if not key_id or not signature:
+        missing = "keyId" if not key_id else "signature"
         if trace is not None:
             trace.step("authorization", False, 'keyId="…" and signature="…"', _sent(message), f"{missing} is missing")
         return Failure(Reason.INCOMPLETE, f"{missing} is missing")
-    if not claim.algorithm:
+    if not algorithm:
         if trace is not None:
             trace.step("algorithm", False, " or ".join(sorted(policy.algorithms)), "", "algorithm is missing")
         return Failure(Reason.ALGORITHM_MISSING)
 
-    credential = lookup(claim.key_id)
+    credential = lookup(key_id)
     fault = Reason.UNKNOWN_KEY if credential is None else credential.unusable(now)
+    failure = None if fault is None else Failure(fault, f"key {key_id!r}")
+    allowed = algorithm in policy.algorithms
     if trace is not None:
-        trace.step("key", fault is None, "a known, usable key id", claim.key_id, "" if fault is None else str(fault))
-    failure = None if fault is None else Failure(fault, f"key {claim.key_id!r}")
-
-    allowed = claim.algorithm in policy.algorithms
-    if trace is not None:
-        trace.step("algorithm", allowed, " or ".join(sorted(policy.algorithms)), claim.algorithm)
+        trace.step("key", fault is None, "a known, usable key id", key_id, "" if fault is None else str(fault))
+        trace.step("algorithm", allowed, " or ".join(sorted(policy.algorithms)), algorithm)
     if not allowed:
-        return failure or Failure(Reason.ALGORITHM_NOT_ALLOWED, repr(claim.algorithm))
+        return failure or Failure(Reason.ALGORITHM_NOT_ALLOWED, repr(algorithm))
 
     cover = scheme.cover(message, claim)
-    covered = cover.names
+    covered, _ = cover
     wrong: Failure | None = None
     if not policy.clock_first or trace is not None or "date" not in covered or message.get("x-date") is not None:
         # Else the one date that came is signed, and was judged.
@@ -107,7 +106,7 @@ def check_head(
     wrong = wrong or _required(message, policy, covered, trace)
     if wrong is not None:
         return failure or wrong
-    received = decode_base64(claim.signature)
+    received = decode_base64(signature)
     matched = _matches(message, scheme, claim, cover, credential if failure is None else None, received, now, trace)
     if failure is not None:
         return failure
@@ -124,7 +123,7 @@ def check_head(
     replay: Replay | None = None
     if policy.replay_methods is not None:
         replay = _replay(message, policy, credential.id.encode(), matched)
-    return Verified(credential, covered, body, replay, True, claim.carrier)
+    return tuple.__new__(Verified, (credential, covered, body, replay, True, carrier, None))
 
 
 def _replay(message: Message, policy: Policy, signer: bytes, signature: bytes) -> Replay | None:
@@ -207,11 +206,12 @@ def _matches(
     if not secrets:
         return Failure(Reason.SECRET_UNAVAILABLE, f"credential {credential and credential.id}")
     theirs = b"" if received is None else received
+    algorithm = claim.algorithm
     for form, string in scheme.signing_strings(message, claim, cover):
         if trace is not None:
             trace.strings.append((form, string))
         for secret in secrets:
-            ours = mac(claim.algorithm, secret.reveal(), string)
+            ours = mac(algorithm, secret.reveal(), string)
             if equal(ours, theirs):
                 if trace is not None:
                     trace.step("signature", credential is not None, "a match", f"matches the {form} form")
