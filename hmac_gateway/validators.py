@@ -148,8 +148,10 @@ def is_host(value: str) -> bool:
 
 
 def check_hosts(problems: Problems, field: str, value: list[Any], dialect: str) -> None:
-    """Note what is not a host pattern: a host, `*.suffix`, in Kong's dialect also `prefix.*` and a port."""
+    """Note what is no host pattern: a host or `*.suffix`; for APISIX also `*`, for Kong `prefix.*` and a port."""
     for host in check_strings(problems, field, value):
+        if dialect == "apisix" and host == "*":
+            continue
         name, port = host, ""
         if dialect == "kong" and (found := re.fullmatch(r"(.+):(\d{1,5})", host)) and host.count(":") == 1:
             name, port = found[1], found[2]

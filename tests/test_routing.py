@@ -78,6 +78,12 @@ def test_exact_host_then_wildcards_then_none() -> None:
     assert found(routes, "/exact", "") == "none"
 
 
+def test_a_route_for_any_host_comes_before_those_for_none() -> None:
+    routes = [route("none", "/exact"), route("any", hosts=["*"]), route("host", "/host", hosts=["a.example.com"])]
+    assert found(routes, "/exact", "a.example.com") == found(routes, "/exact", "") == "any"
+    assert found(routes, "/host", "a.example.com") == "host"
+
+
 def test_hosts_are_compared_without_case() -> None:
     assert found([route("r", hosts=["API.example.com"])], "/", "api.EXAMPLE.com") == "r"
     assert found([route("r", hosts=["*.Example.com"])], "/", "API.eXample.com") == "r"

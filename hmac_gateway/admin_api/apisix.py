@@ -150,13 +150,46 @@ class AbsentView(ApisixView):
     delete = patch
 
 
-class PluginsView(ApisixView):
-    """GET /plugins?all=true."""
+class RootView(ApisixView):
+    """HEAD of /apisix/admin says that the API is up, without a key; there is nothing else."""
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        if request.method != "HEAD":
+            super().initial(request, *args, **kwargs)
+
+    def head(self, request: Request, **address: str | None) -> HttpResponse:
+        return HttpResponse(status=200, content_type="application/json")
+
+
+class InfoView(ApisixView):
+    """What there is to read about plugins and schemas. Another method finds nothing, as in APISIX."""
 
     http_method_names = ["get", "head", "options"]
 
+    def http_method_not_allowed(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        raise refuse("not found", 404)
+
+
+class PluginsView(InfoView):
+    """GET /plugins?all=true."""
+
     def get(self, request: Request, **address: str | None) -> HttpResponse:
-        return answer(200, info.everything(request.query_params.get("subsystem", "http")))
+        query = request.query_params
+        if query.get("all") != "true":
+            return answer(200, info.plugin_schema("", subsystem=query.get("subsystem", "http")))
+        return answer(200, info.everything(query.get("subsystem", "http")))
+
+
+class ReloadView(ApisixView):
+    """PUT /plugins/reload: plugins are a part of the program, so nothing is left to do."""
+
+    http_method_names = ["put", "options"]
+
+    def put(self, request: Request, **address: str | None) -> HttpResponse:
+        return answer(200, "done")
+
+    def http_method_not_allowed(self, request: Any, *args: Any, **kwargs: Any) -> Any:
+        raise refuse(f"please use PUT method to reload the plugins, {request.method} method is not allowed.", 405)
 
 
 class ConfigsView(ApisixView):
@@ -169,23 +202,20 @@ class ConfigsView(ApisixView):
         return HttpResponse(status=200, content_type="application/json")
 
 
-class PluginListView(ApisixView):
+class PluginListView(InfoView):
     """GET /plugins/list."""
 
-    http_method_names = ["get", "head", "options"]
-
     def get(self, request: Request, **address: str | None) -> HttpResponse:
-        return answer(200, info.names(request.query_params.get("subsystem", "http")))
+        return answer(200, info.listed(request.query_params.get("subsystem", "http")))
 
 
-class SchemaView(ApisixView):
+class SchemaView(InfoView):
     """GET /plugins/P, /schema/plugins/P and /schema/R."""
-
-    http_method_names = ["get", "head", "options"]
 
     def get(self, request: Request, **address: str | None) -> HttpResponse:
         if plugin := address.get("plugin"):
-            return answer(200, info.plugin_schema(plugin, request.query_params.get("schema_type")))
+            query = request.query_params
+            return answer(200, info.plugin_schema(plugin, query.get("schema_type"), query.get("subsystem", "http")))
         return answer(200, info.resource_schema(address.get("kind") or ""))
 
 

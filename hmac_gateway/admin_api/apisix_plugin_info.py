@@ -5,7 +5,7 @@ Read-only; called by the view of `apisix`. Names, statuses and words are APISIX'
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from ..conf import conf
 from ..plugins import ALL, of_dialect
@@ -14,10 +14,20 @@ from .apisix_resources import CREDENTIALS, RESOURCES
 from .apisix_store import check
 from .errors import INVALID, ApiError, refuse
 
+#: Where APISIX has plugins; here, all that there are serve HTTP.
+SUBSYSTEMS: Final = ("http", "stream")
+
+
+def listed(subsystem: str) -> list[str]:
+    """The answer to /plugins/list. Raises ApiError 400, a text, for an unknown subsystem."""
+    if subsystem not in SUBSYSTEMS:
+        raise ApiError(400, "invalid subsystem passed")
+    return names(subsystem)
+
 
 def names(subsystem: str = "http") -> list[str]:
     """Enabled plugins, those that run first at the front. Raises ApiError 400 for an unknown subsystem."""
-    if subsystem not in ("http", "stream"):
+    if subsystem not in SUBSYSTEMS:
         raise refuse(f"unsupported subsystem: {subsystem}")
     if subsystem == "stream":
         return []
@@ -26,10 +36,10 @@ def names(subsystem: str = "http") -> list[str]:
     return sorted(found, key=lambda name: -ALL[name].priority["apisix"])
 
 
-def plugin_schema(name: str, schema_type: str | None) -> Any:
+def plugin_schema(name: str, schema_type: str | None = None, subsystem: str = "http") -> Any:
     """A plugin's JSON Schema; that of its credentials for `schema_type=consumer`. Raises ApiError 404 or 400."""
-    if name not in names():
-        raise refuse("plugin not found", 404)
+    if name not in names(subsystem):
+        raise refuse(f"plugin not found in subsystem {subsystem}", 404)
     plugin = ALL[name]
     if schema_type == "consumer":
         found = getattr(plugin, "credential_schema", None)
@@ -57,11 +67,11 @@ def everything(subsystem: str) -> dict[str, Any]:
 
 
 def resource_schema(kind: str) -> Any:
-    """A resource's JSON Schema by its kind (`route`) or name (`routes`). Raises ApiError 404."""
+    """A resource's JSON Schema by its kind (`route`) or name (`routes`), else a plugin's. Raises ApiError 404."""
     for resource in (*RESOURCES.values(), CREDENTIALS):
         if kind in (resource.name, resource.kind.replace(" ", "_")):
             return resource.schema
-    raise refuse("not found schema", 404)
+    return plugin_schema(kind)
 
 
 def validate(name: str, doc: Any) -> None:

@@ -229,6 +229,7 @@ PLUGIN_CONFIGS: Final = Resource(
     uses=(Use("route", "hmac_proxy.Route", "plugin_config"),),
     delete_words="can not delete this plugin config,",
     prefetch=("plugins",),
+    refused_methods=frozenset(["POST"]),
 )
 
 CONSUMER_GROUPS: Final = Resource(
@@ -241,6 +242,7 @@ CONSUMER_GROUPS: Final = Resource(
     uses=(Use("consumer", "hmac_consumers.Consumer", "group", named="username"),),
     delete_words="can not delete this consumer group,",
     prefetch=("plugins",),
+    refused_methods=frozenset(["POST"]),
 )
 
 GLOBAL_RULES: Final = Resource(
@@ -255,6 +257,7 @@ GLOBAL_RULES: Final = Resource(
     fields=(reference("id", "id", "global."),),
     parts=(PluginsPart("bundle", "global."),),
     prefetch=("plugins",),
+    refused_methods=frozenset(["POST"]),
 )
 
 #: What stands right below /apisix/admin/. Credentials stand below a consumer.

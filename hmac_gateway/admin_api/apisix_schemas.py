@@ -25,7 +25,7 @@ LABELS: Final[Schema] = {
     "patternProperties": {".*": {"type": "string", "minLength": 1, "maxLength": 256, "pattern": r"\S"}},
 }
 PLUGINS: Final[Schema] = {"type": "object"}
-HOST: Final[Schema] = {"type": "string", "pattern": r"^\*?[0-9a-zA-Z-._\[\]:]+$"}
+HOST: Final[Schema] = {"type": "string", "pattern": r"^\*$|^\*?[0-9a-zA-Z-._\[\]:]+$"}
 SECONDS: Final[Schema] = {"type": "number", "exclusiveMinimum": 0}
 TIMEOUT: Final[Schema] = {
     "type": "object",
@@ -141,7 +141,7 @@ UPSTREAM: Final[Schema] = {
         "key": {"type": "string"},
         "scheme": {"type": "string", "enum": ["http", "https", "grpc", "grpcs"]},
         "pass_host": {"type": "string", "enum": ["pass", "node", "rewrite"]},
-        "upstream_host": {"type": "string", "pattern": r"^\*?[0-9a-zA-Z-._\[\]:]+$"},
+        "upstream_host": HOST,
         "retries": {"type": "integer", "minimum": 0},
         "retry_timeout": {"type": "number", "minimum": 0},
         "timeout": TIMEOUT,
@@ -163,6 +163,7 @@ UPSTREAM: Final[Schema] = {
     "additionalProperties": False,
 }
 
+_TARGETS: Final = ("plugins", "upstream", "upstream_id", "service_id")
 ROUTE: Final[Schema] = {
     "type": "object",
     "properties": {
@@ -195,8 +196,14 @@ ROUTE: Final[Schema] = {
     },
     "additionalProperties": False,
     "allOf": [{"oneOf": [{"required": ["uri"]}, {"required": ["uris"]}, {"required": ["paths"]}]}],
+    # APISIX's ten, which a refusal names. What is ours stands in allOf, and is not named.
     "anyOf": [
-        {"required": [target]} for target in ("plugins", "upstream", "upstream_id", "service_id", "plugin_config_id")
+        *({"required": [what, "uri"]} for what in _TARGETS),
+        *({"required": [what, "uris"]} for what in _TARGETS),
+        {"required": ["script", "uri"]},
+        {"required": ["script", "uris"]},
+        *({"allOf": [{"required": [what, "paths"]}]} for what in _TARGETS),
+        {"allOf": [{"required": ["plugin_config_id"]}]},
     ],
 }
 

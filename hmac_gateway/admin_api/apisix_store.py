@@ -470,7 +470,7 @@ def delete(resource: Resource, key: str | None, force: bool, call: Call) -> Doc:
     By force, what used it is switched off: it would otherwise run without the plugins, or towards another upstream.
     """
     if key is None:
-        raise refuse(f"missing {resource.kind} {'name' if resource.key == 'username' else 'id'}")
+        raise refuse(f"missing {resource.kind} id")
     with one_version():
         row = find(resource, key, call)
         if row is None:

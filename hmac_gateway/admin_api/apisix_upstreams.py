@@ -63,13 +63,7 @@ def parse_nodes(nodes: Any, scheme: str) -> list[NodeValue]:
         found = [NodeValue(*_address(address, default), weight, 0, {}) for address, weight in nodes.items()]
     else:
         found = [
-            NodeValue(
-                _bare(node["host"]),
-                node.get("port", default),
-                node["weight"],
-                node.get("priority", 0),
-                node.get("metadata", {}),
-            )
+            NodeValue(*_place(node, default), node["weight"], node.get("priority", 0), node.get("metadata", {}))
             for node in nodes
         ]
     seen: set[tuple[str, int]] = set()
@@ -78,6 +72,14 @@ def parse_nodes(nodes: Any, scheme: str) -> list[NodeValue]:
             raise invalid(f'property "nodes" validation failed: {node.host}:{node.port} is given more than once')
         seen.add((node.host, node.port))
     return found
+
+
+def _place(node: Doc, default: int) -> tuple[str, int]:
+    """Host and port of a node in a list. As APISIX takes it, a port may stand in `host`: `{"host": "a:1980"}`."""
+    host = node["host"]
+    if "port" not in node and re.fullmatch(r"(?:\[[^\]]*\]|[^:\[\]]+):[0-9]{1,5}", host):
+        return _address(host, default)
+    return _bare(host), node.get("port", default)
 
 
 def _address(address: str, default: int) -> tuple[str, int]:

@@ -249,7 +249,7 @@ def _others() -> Doc:
             "plugins",
             "Enabled plugins with their schemas",
             _answers((200, "By name", anything)),
-            parameters=[subsystem],
+            parameters=[{**_argument("all", "Always `true`.", {"enum": ["true"]}), "required": True}, subsystem],
         ),
         "/plugins/list": _simple(
             "get",
@@ -258,6 +258,9 @@ def _others() -> Doc:
             "Names of enabled plugins, those that run first at the front",
             _answers((200, "Names", {"type": "array", "items": {"type": "string"}})),
             parameters=[subsystem],
+        ),
+        "/plugins/reload": _simple(
+            "put", "reloadPlugins", "plugins", "Nothing to do here", _answers((200, "`done`, a text", None))
         ),
         "/plugins/{plugin}": _simple(
             "get", "getPlugin", "plugins", "A plugin's schema", schema, parameters=[plugin, of]

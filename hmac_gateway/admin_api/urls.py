@@ -2,14 +2,26 @@
 
 from django.urls import re_path
 
-from .apisix import AbsentView, ApisixView, ConfigsView, PluginListView, PluginsView, SchemaView, ValidateView
+from .apisix import (
+    AbsentView,
+    ApisixView,
+    ConfigsView,
+    PluginListView,
+    PluginsView,
+    ReloadView,
+    RootView,
+    SchemaView,
+    ValidateView,
+)
 from .apisix_absent import ABSENT
 
 view = ApisixView.as_view()
 
 urlpatterns = [
+    re_path(r"^$", RootView.as_view()),
     re_path(r"^plugins/?$", PluginsView.as_view()),
     re_path(r"^plugins/list/?$", PluginListView.as_view()),
+    re_path(r"^plugins/reload/?$", ReloadView.as_view()),
     re_path(r"^(?:schema/)?plugins/(?P<plugin>[^/]+)/?$", SchemaView.as_view()),
     re_path(r"^schema/validate/(?P<name>[^/]+)/?$", ValidateView.as_view()),
     re_path(r"^schema/(?P<kind>[^/]+)/?$", SchemaView.as_view()),

@@ -183,7 +183,8 @@ def compile(config: Mapping[str, Any], dialect: str = "apisix") -> Config:
     said = _said(config, dialect)
     if values.get("scheme") == HmacProxy.name:
         return _hmacproxy(said, values, dialect)
-    for field in HMACPROXY:
+    # APISIX knows none of these fields nor `scheme`, and takes what it does not know.
+    for field in HMACPROXY if dialect != APISIX or "scheme" in said else ():
         if field in said:
             raise ConfigError(field, said[field], 'nothing, save with "scheme": "hmacproxy"')
     # What is not configurable in 0.x: SHA-1, and nothing that must be signed.

@@ -54,6 +54,7 @@ def test_consumers_refusals(jack: Api) -> None:
     )
     refused(jack.post("consumers", {"username": "x"}), "not supported `POST` method for consumer", 405)
     refused(jack.patch("consumers/jack", {}), "not supported `PATCH` method for consumer", 405)
+    refused(jack.delete("consumers"), "missing consumer id")
     refused(
         jack.put("consumers/jack", {"username": "jack", "group_id": "g"}),
         "failed to fetch consumer group info by consumer group id [g], response code: 404",

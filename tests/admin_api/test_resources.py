@@ -43,6 +43,9 @@ DOCUMENTS: list[tuple[str, dict[str, Any]]] = [
     ("routes/r", route()),
     ("routes/r", route(priority=0, status=1, methods=[], enable_websocket=False)),
     ("routes/r", {"uris": ["/a"], "plugins": {}, "labels": {"team": "x"}}),
+    ("routes/r", {"paths": ["/a"], "plugins": {}, "host": "*"}),
+    # No field of APISIX's plugin is called so: accepted and without a meaning (t/plugin/hmac-auth.t).
+    ("routes/r", {"uri": "/a", "plugins": {"hmac-auth": {"key_id": "k", "clock_skew": 1_000_000_000_000}}}),
     ("routes/r", {"uris": ["/a", "/b*"], "plugins": HMAC, "host": "a.example", "remote_addr": "10.0.0.0/8"}),
     ("routes/r", {"paths": ["/a", "/b"], "plugins": {"hmac-auth": {"clock_skew": 3, "_meta": {"disable": True}}}}),
     ("routes/r", route(hosts=["a.example"], remote_addrs=["::1", "10.1.2.3"], methods=["GET", "PURGE"], priority=-7)),
@@ -128,6 +131,15 @@ def test_nodes_edited_in_the_console_show(api: Api) -> None:
         {"host": "a.example", "port": 80, "weight": 1},
         {"host": "b.example", "port": 81, "weight": 2},
     ]
+
+
+def test_a_port_may_stand_in_the_host_of_a_node(api: Api) -> None:
+    # t/admin/schema-validate.t, "Check node_schema optional port".
+    nodes = [{"host": "127.0.0.1:1980", "weight": 1}, {"host": "[::1]:1981", "weight": 2}, {"host": "::1", "weight": 0}]
+    api.put("upstreams/u", {"nodes": nodes})
+    assert api.value("upstreams/u")["nodes"] == nodes
+    places = Node.objects.order_by("port", "host").values_list("host", "port", "weight")
+    assert list(places) == [("::1", 80, 0), ("127.0.0.1", 1980, 1), ("::1", 1981, 2)]
 
 
 def test_rows_of_the_console_read_well(api: Api) -> None:

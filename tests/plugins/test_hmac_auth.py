@@ -48,6 +48,12 @@ def test_defaults_are_the_originals() -> None:
     assert hmac_auth.priority["apisix"] == 2530
 
 
+def test_fields_of_hmacproxy_mean_nothing_elsewhere() -> None:
+    assert config(key_id="my-access-key3", secret_key="my-secret-key3") == config()
+    with pytest.raises(ConfigError, match="key_id"):
+        hmac_auth.compile({"key_id": "k"}, "kong")
+
+
 def test_every_field() -> None:
     found = config(
         allowed_algorithms=["hmac-sha384"],
