@@ -13,11 +13,13 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
 from django.apps import apps
+from django.core import mail
 from django.core.exceptions import ImproperlyConfigured
 from django.db import Error, close_old_connections, connections, router
 from django.db.models import Model
@@ -120,6 +122,7 @@ class Runtime:
         self._writes = -1
         self._provisional = False
         self._next_expiry: float | None = None
+        self._apart: ThreadPoolExecutor | None = None
         self.snapshot: Snapshot | None = None
         self.problems: list[str] = []
         self.no_site_routes = False
@@ -164,6 +167,22 @@ class Runtime:
             return self._refresh()
 
     def _refresh(self) -> bool:
+        transaction = any(connection.in_atomic_block for connection in connections.all(initialized_only=True))
+        if not transaction or hasattr(mail, "outbox"):
+            return self._refresh_here()
+        # In a view's own transaction (ATOMIC_REQUESTS) what is read stays locked until its end: SQLite then lets nobody
+        # else write, not even this request's replay mark. Not in test runs, which are one transaction.
+        if self._apart is None:
+            self._apart = ThreadPoolExecutor(1, thread_name_prefix="hmac-gateway-refresh")
+        return self._apart.submit(self._refresh_apart).result()
+
+    def _refresh_apart(self) -> bool:
+        try:
+            return self._refresh_here()
+        finally:
+            close_old_connections()
+
+    def _refresh_here(self) -> bool:
         wrote, self._writes = self._writes != Writes.count, Writes.count
         try:
             self._look(wrote)

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -147,3 +148,20 @@ def test_curl(base: str, embedded: Site) -> None:
         # The second is the same once more: a replay.
         done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=20)
         assert re.match(rf"HTTP/1\.1 {status} ", done.stdout), (done.stdout, done.stderr)
+
+
+def test_views_in_transactions(embedded: Site) -> None:
+    """ATOMIC_REQUESTS: a mark is neither kept out by the view's transaction nor rolled back with it."""
+    embedded.environment["ATOMIC_REQUESTS"] = "1"
+    try:
+        with embedded.serve("gunicorn-gthread") as address:
+            time.sleep(0.3)  # so that the first request looks at the version row
+            for where, status in (("/api/import/", 201), ("/failing/", 500)):
+                reading = json.dumps({"meter": "m-1", "day": "2026-03-01", "kwh": 5}).encode()
+                more = {"digest": digest_of(reading), "content-type": "application/json"}
+                headers = signed("POST", where, listed=WITH_BODY, headers=more)
+                assert request(address + where, "POST", headers, reading).status == status
+                time.sleep(0.3)
+                assert request(address + where, "POST", headers, reading).status == 401
+    finally:
+        del embedded.environment["ATOMIC_REQUESTS"]

@@ -28,6 +28,11 @@ def seen(request):
     )
 
 
+@hmac_required(config={"replay_protection": True})
+def failing(request):
+    raise RuntimeError("what this view has written is rolled back")
+
+
 class Api(APIView):
     authentication_classes = [HmacAuthentication]
     permission_classes = [HasConsumer]
@@ -40,5 +45,6 @@ urlpatterns = [
     *given,
     path("decorated/", hmac_required(seen)),
     path("drf/", Api.as_view()),
+    path("failing/", failing),
     re_path(r"^(?:seen|body|basic|guest)/", seen),
 ]
