@@ -7,6 +7,7 @@ is wrong is a ConfigError that names the entry and the field, never a secret.
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
@@ -19,6 +20,10 @@ from .snapshot import Snapshot, lookups
 #: What an entry of PROTECT and one of CREDENTIALS may hold.
 PROTECT_KEYS: Final = ("path", "plugin", "config", "dialect")
 CREDENTIAL_KEYS: Final = ("secret_key", "previous_secret_key", "username", "custom_id", "groups", "labels")
+
+#: User names that serve as an id. Ids go into cache keys, of throttles and of sites: memcached takes no blank there,
+#: and 250 characters at most.
+_PLAIN: Final = re.compile(r"[\w.@+-]{1,128}", re.ASCII)
 
 
 def credentials_snapshot(entries: Any) -> Snapshot:
@@ -53,7 +58,7 @@ def credentials_snapshot(entries: Any) -> Snapshot:
         if isinstance(groups, str):
             raise ConfigError(f"{where}.groups", groups, "a list of texts")
         consumer = Consumer(
-            id=username,
+            id=username if _PLAIN.fullmatch(username) else str(uuid.uuid5(uuid.NAMESPACE_OID, username)),
             username=username,
             custom_id=entry.get("custom_id", ""),
             groups=tuple(groups),

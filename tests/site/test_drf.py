@@ -13,6 +13,7 @@ from django.urls import path
 from rest_framework.permissions import AllowAny, IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.throttling import UserRateThrottle
 from rest_framework.views import APIView
 
 from hmac_gateway.drf import ConsumerThrottle, HasConsumer, HmacAuthentication
@@ -75,6 +76,10 @@ class Throttled(Base):
     throttle_classes = [Slow]
 
 
+class Rest(UserRateThrottle):
+    rate = "3/hour"
+
+
 urlpatterns = [
     path("plain/", Base.as_view()),
     path("bodies/", Bodies.as_view()),
@@ -85,6 +90,7 @@ urlpatterns = [
     path("guests/", Guests.as_view()),
     path("told/", Told.as_view()),
     path("throttled/", Throttled.as_view()),
+    path("rest/throttled/", Base.as_view(throttle_classes=[Rest])),
     path("named/", Base.as_view(permission_classes=[HasConsumer.named("partner")])),
     path("group/", Base.as_view(permission_classes=[HasConsumer.in_group("ops", "x")])),
     path("label/", Base.as_view(permission_classes=[HasConsumer.labelled(tier="gold")])),
@@ -165,6 +171,16 @@ def test_has_consumer(where: str, first: int, second: int) -> None:
 
 def test_anonymous_consumers_are_not_authenticated() -> None:
     assert Client().get("/guests/").json() == {"user": "guest", "labels": None}
+
+
+@pytest.mark.parametrize("name", ["Acme Corp", "x" * 256, "Größe"])
+def test_throttles_count_consumers_of_any_name(name: str) -> None:
+    """Keys are such that memcached takes them; other caches warn, which is an error here."""
+    entry = {"secret_key": SECRET, "username": name}
+    with override_settings(HMAC_GATEWAY={"CREDENTIALS": {"client-1": entry, "client-2": {**entry, "username": "y"}}}):
+        for where in ("/throttled/", "/rest/throttled/"):
+            assert [get(where).status_code for _ in range(4)] == [200, 200, 200, 429]
+            assert get(where, "client-2").status_code == 200
 
 
 def test_throttle() -> None:
