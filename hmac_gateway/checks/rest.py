@@ -41,7 +41,7 @@ class Used(NamedTuple):
 def used() -> list[Used]:
     """The defaults, then every view that differs from them."""
     try:
-        views = list(dict.fromkeys(_views(get_resolver().url_patterns)))
+        views = list(_views(get_resolver().url_patterns))
         if "hmac_gateway.drf" not in sys.modules and not _named_in_settings():
             return []
         from rest_framework.settings import api_settings
@@ -57,10 +57,21 @@ def used() -> list[Used]:
     except Exception:
         # A URLconf or class that cannot be imported is for Django and DRF to tell.
         return []
-    for view in views:
-        own = [tuple(getattr(view, name, None) or ()) for name in ("authentication_classes", "throttle_classes")]
-        found.append(Used(f"{view.__module__}.{view.__qualname__}", own[0], own[1], getattr(view, "hmac_policy", None)))
+    for view, given in views:
+
+        def of(name: str, view: type = view, given: Mapping[str, Any] = given) -> Any:
+            return given.get(name, getattr(view, name, None))
+
+        # What a property says, only a request can tell.
+        own = [_classes(of(name)) for name in ("authentication_classes", "throttle_classes")]
+        use = Used(f"{view.__module__}.{view.__qualname__}", own[0], own[1], of("hmac_policy"))
+        if use not in found:
+            found.append(use)
     return found
+
+
+def _classes(given: Any) -> tuple[Any, ...]:
+    return tuple(given) if isinstance(given, Iterable) else ()
 
 
 def _named_in_settings() -> bool:
@@ -69,12 +80,13 @@ def _named_in_settings() -> bool:
     return "hmac_gateway.drf" in repr(getattr(settings, "REST_FRAMEWORK", {}))
 
 
-def _views(patterns: Iterable[Any]) -> Iterator[type]:
+def _views(patterns: Iterable[Any]) -> Iterator[tuple[type, Mapping[str, Any]]]:
+    """Classes of views, and what `as_view` or `@action` gives in place of their attributes."""
     for pattern in patterns:
         if isinstance(pattern, URLPattern):
             view = getattr(pattern.callback, "cls", None)
             if isinstance(view, type):
-                yield view
+                yield view, getattr(pattern.callback, "initkwargs", {})
         else:
             yield from _views(pattern.url_patterns)
 
@@ -99,7 +111,7 @@ def check_authenticators(app_configs: object, **kwargs: Any) -> Iterator[CheckMe
         if getattr(first, "authenticate_header", None) is BaseAuthentication.authenticate_header:
             late.append(use.where)
         for where, given in [(use.where, use.policy), *((_name(kind), kind.policy) for kind in ours)]:
-            if given is None or id(given) in done:
+            if given is None or id(given) in done or hasattr(type(given), "__get__"):
                 continue
             done.add(id(given))
             outcome = _compiled(where, given)

@@ -9,8 +9,11 @@ import pytest
 from django.test import override_settings
 from django.urls import include, path
 from rest_framework.authentication import BasicAuthentication, SessionAuthentication
+from rest_framework.decorators import action
 from rest_framework.response import Response
+from rest_framework.routers import SimpleRouter
 from rest_framework.views import APIView
+from rest_framework.viewsets import ViewSet
 
 from hmac_gateway.checks import rest
 from hmac_gateway.drf import ConsumerThrottle, HmacAuthentication
@@ -71,6 +74,7 @@ def test_a_first_class_without_a_challenge() -> None:
 
 
 def test_defaults_of_the_framework() -> None:
+    rest.used()  # imports the views, which take the defaults of that moment
     classes = ["rest_framework.authentication.SessionAuthentication", "hmac_gateway.drf.HmacAuthentication"]
     with override_settings(REST_FRAMEWORK={"DEFAULT_AUTHENTICATION_CLASSES": classes}):
         messages = found()
@@ -99,6 +103,39 @@ def test_a_policy_that_cannot_be_used(policy: Any, words: str) -> None:
         message = said(shown)["E014"]
         text = f"{message.msg} {message.hint}"
         assert message.level == 40 and words in text and HERE in text and "hunter2" not in text
+
+
+def test_what_a_property_says_only_a_request_can_tell() -> None:
+    own = property(lambda self: {"config": GOOD})
+    assert said(view(hmac_policy=own, throttle_classes=property(lambda self: [Throttle]))) == {}
+    assert said(view(authentication_classes=property(lambda self: [Partners]))) == {}
+
+
+class Things(ViewSet):
+    """Actions with policies of their own."""
+
+    authentication_classes = (SessionAuthentication,)
+    hmac_policy: Any = None
+
+    def list(self, request: Any) -> Response:
+        return Response({})
+
+    @action(detail=False, authentication_classes=[Partners], hmac_policy={"config": {"clock_skew": 0}})
+    def wrong(self, request: Any) -> Response:
+        return Response({})
+
+
+def test_policies_of_actions_and_of_as_view() -> None:
+    router = SimpleRouter()
+    router.register("things", Things, basename="thing")
+    namespace: Any = type(sys)("site_urls")
+    namespace.urlpatterns = router.urls
+    with override_settings(ROOT_URLCONF=namespace):
+        message = found(deploy=True)["hmac_gateway.E014"]
+    assert f"{HERE}.Things" in message.msg and "clock_skew" in message.msg
+    namespace.urlpatterns = [path("", Orders.as_view(hmac_policy={"config": {"clock_skew": -1}}))]
+    with override_settings(ROOT_URLCONF=namespace):
+        assert list(found(deploy=True)) == ["hmac_gateway.E014"]
 
 
 def test_policies_of_views_ask_for_enough() -> None:
