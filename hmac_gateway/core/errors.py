@@ -35,7 +35,8 @@ class Rejected(Exception):
 
     `plugin` is the plugin that answered, or "" for the gateway itself; `dialect` whose words it speaks; `facts`
     fill the words' placeholders; `challenge` is the value of WWW-Authenticate, "" for none; `detail` is for logs
-    only; `expose` adds the code to the body. `status`, `text` and `response` stand in for the table's status, its words
+    only; `expose` adds the code to the body; `also` are others of the same request whose words its body holds as well.
+    `status`, `text` and `response` stand in for the table's status, its words
     and the whole body where a configuration says so (`rejected_code`, `rejected_msg`, `_meta.error_response`).
     `headers` are further ones of the answer, names in lower case.
     """
@@ -54,6 +55,7 @@ class Rejected(Exception):
         text: str = "",
         response: str | dict[str, Any] | None = None,
         headers: tuple[tuple[str, str], ...] = (),
+        also: tuple[Rejected, ...] = (),
     ) -> None:
         super().__init__(reason)
         self.reason = reason
@@ -67,6 +69,7 @@ class Rejected(Exception):
         self.text = text
         self.response = response
         self.headers = headers
+        self.also = also
 
     def __repr__(self) -> str:
         return f"<Rejected {self.plugin or 'gateway'}: {self.reason}>"

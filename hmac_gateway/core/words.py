@@ -228,6 +228,8 @@ def answer(rejected: Rejected, request_id: str = "", accept: str | None = None) 
         plain = [("content-type", "text/plain; charset=utf-8"), ("x-content-type-options", "nosniff")]
         return Answer(status, text.encode() + b"\n", plain)
     body: dict[str, str] = {key: text}
+    for other in rejected.also:
+        body[row(other).key.format(**other.facts)] = answer_text(other)
     if rejected.expose:
         body["code"] = str(rejected.reason)
     if rejected.response is not None:

@@ -212,10 +212,12 @@ def check(
         return _failed(config, Reason.SECRET_UNAVAILABLE, trace, "a secret that can be opened", "", named)
     if not held:
         return _failed(config, Reason.SIGNATURE_MISMATCH, trace, "this credential's signature", "another", named)
-    late = _late(token.claims, config, keys.grace, now)
-    if late is not None:
-        reason, claim, wanted, received = late
-        return _failed(config, reason, trace, wanted, received, named, claim=claim)
+    late = list(_late(token.claims, config, keys.grace, now))
+    if late:
+        reason, claim, wanted, received = late[0]
+        # Kong's answer names every claim that is wrong.
+        also = [reject(config, more, claim=name) for more, name, *_ in late[1:]] if config.gather else []
+        return _failed(config, reason, trace, wanted, received, named, claim, tuple(also))
     if trace is not None:
         trace.step("algorithm, signature and times", True)
     carrier: Carrier | None = sent.carrier
@@ -246,12 +248,12 @@ def _all(message: Message, config: Config) -> Iterator[Sent]:
     """Everything that may be a token, in the order in which places are looked at."""
     for header in config.headers:
         carrier = Carrier("header", header)
-        for value in message.get_all(header):
-            form = _BEARER.fullmatch(value) if config.gather else None
-            if form is not None:
-                yield Sent(carrier, form[1])
-            elif not config.gather:
-                yield Sent(carrier, _bare(value))
+        values = message.get_all(header)
+        if not config.gather:
+            yield from (Sent(carrier, _bare(value)) for value in values)
+        elif values and (form := _BEARER.fullmatch(values[0])) is not None:
+            # Of a header that came twice Kong reads the first.
+            yield Sent(carrier, form[1])
     query = message.query
     for argument in config.queries if query else ():
         for given in arguments(query, argument):
@@ -338,24 +340,35 @@ def load_object(text: bytes | None) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _late(claims: Mapping[str, Any], config: Config, grace: float, now: float) -> tuple[Reason, str, str, str] | None:
+def _late(
+    claims: Mapping[str, Any], config: Config, grace: float, now: float
+) -> Iterator[tuple[Reason, str, str, str]]:
     """What keeps a token from being good at `now`: the reason, the claim, what was expected, what came."""
+    good = True
     for claim in TIMES:
+        found: tuple[Reason, str, str, str] | None = None
         if claim not in claims:
             if claim in config.claims:
-                return Reason.CLAIM_INVALID, claim, f"a claim {claim}", "none"
-            continue
-        if not config.every_time and claim not in config.claims:
-            continue
-        value = claims[claim]
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return Reason.CLAIM_INVALID, claim, f"a number as claim {claim}", f"a {type(value).__name__}"
-        if claim == "exp" and not value > now - grace:
-            return Reason.TOKEN_EXPIRED, claim, f"exp > {now - grace:.0f}", _number(value)
-        if claim == "nbf" and not value < now + grace:
-            return Reason.TOKEN_NOT_YET_VALID, claim, f"nbf < {now + grace:.0f}", _number(value)
-    if config.longest and claims["exp"] - now > config.longest:
-        return Reason.LIFETIME_TOO_LONG, "exp", f"exp <= {now + config.longest:.0f}", _number(claims["exp"])
+                found = Reason.CLAIM_INVALID, claim, f"a claim {claim}", "none"
+        elif config.every_time or claim in config.claims:
+            found = _wrong_time(claim, claims[claim], config, grace, now)
+        if found is not None:
+            good = False
+            yield found
+    if good and config.longest and claims["exp"] - now > config.longest:
+        yield Reason.LIFETIME_TOO_LONG, "exp", f"exp <= {now + config.longest:.0f}", _number(claims["exp"])
+
+
+def _wrong_time(
+    claim: str, value: Any, config: Config, grace: float, now: float
+) -> tuple[Reason, str, str, str] | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return Reason.CLAIM_INVALID, claim, f"a number as claim {claim}", f"a {type(value).__name__}"
+    if claim == "exp" and not value > now - grace:
+        return Reason.TOKEN_EXPIRED, claim, f"exp > {now - grace:.0f}", _number(value)
+    # A token is good from the very second on, in Kong (and RFC 7519 4.1.5).
+    if claim == "nbf" and not (value < now + grace or (config.gather and value == now)):
+        return Reason.TOKEN_NOT_YET_VALID, claim, f"nbf < {now + grace:.0f}", _number(value)
     return None
 
 
@@ -387,13 +400,16 @@ def _failed(
     received: str,
     detail: str = "",
     claim: str = "",
+    also: tuple[Rejected, ...] = (),
 ) -> Rejected:
     if trace is not None:
         trace.step(str(reason).replace("_", " "), False, expected, received)
-    return reject(config, reason, detail, claim)
+    return reject(config, reason, detail, claim, also)
 
 
-def reject(config: Config, reason: Reason, detail: str = "", claim: str = "") -> Rejected:
+def reject(
+    config: Config, reason: Reason, detail: str = "", claim: str = "", also: tuple[Rejected, ...] = ()
+) -> Rejected:
     """This plugin's refusal. `detail` never holds a token; `claim` is the one that is wrong, where one is."""
     missing = reason is Reason.MISSING or not config.refusal
     return Rejected(
@@ -404,4 +420,5 @@ def reject(config: Config, reason: Reason, detail: str = "", claim: str = "") ->
         challenge=config.common.challenge if missing else config.refusal,
         detail=detail,
         expose=config.common.expose_reason,
+        also=also,
     )

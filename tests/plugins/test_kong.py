@@ -302,6 +302,25 @@ JWT_CASES: dict[str, tuple[Message, dict[str, Any], int, Any]] = {
     "early": (bearer(made({"nbf": NOW + 9})), {"claims_to_verify": ["nbf"]}, 401, {"nbf": "token not valid yet"}),
     "no exp": (bearer(made({})), {"claims_to_verify": ["exp"]}, 401, {"exp": "must be a number"}),
     "exp as text": (bearer(made({"exp": "1"})), {"claims_to_verify": ["exp"]}, 401, {"exp": "must be a number"}),
+    "both times": (
+        bearer(made({})),
+        {"claims_to_verify": ["exp", "nbf"]},
+        401,
+        {"exp": "must be a number", "nbf": "must be a number"},
+    ),
+    "two faults": (
+        bearer(made({"exp": NOW - 1, "nbf": NOW + 9})),
+        {"claims_to_verify": ["exp", "nbf"]},
+        401,
+        {"exp": "token expired", "nbf": "token not valid yet"},
+    ),
+    "from now on": (bearer(made({"nbf": NOW})), {"claims_to_verify": ["nbf"]}, 200, "alice"),
+    "a header twice: the first": (
+        message(("X-Token", f"Bearer {GOOD}"), ("X-Token", "Bearer other")),
+        {"header_names": ["x-token"]},
+        200,
+        "alice",
+    ),
     "no exp, none asked": (bearer(made({})), {}, 200, "alice"),
     "long life": (
         bearer(made({"exp": NOW + 101})),
@@ -483,7 +502,7 @@ def test_wrong_configuration_names_the_field(name: str, config: Any, field: str)
         (
             "acl",
             {"allow": ["a"], "deny": ["b"]},
-            "only one of these fields must be non-empty: 'config.allow', 'config.deny'",
+            "exactly one of these fields must be non-empty: 'config.allow', 'config.deny'",
         ),
         (
             "rate-limiting",
