@@ -58,9 +58,9 @@ class Rewrite:
             return None if ambiguity(made) is not None else made
         if self.v1 or base == "/":
             return base
-        # The slash at the end is the request's to decide about.
-        base = base.removesuffix("/")
-        return base + "/" if path.endswith("/") and path.strip("/") else base
+        # The slash at the end is the request's to decide about; a bare one gives none to a base that has none.
+        bare = base.removesuffix("/")
+        return bare + "/" if path.endswith("/") and (path.strip("/") or base != bare) else bare
 
     def taken(self, path: str) -> str:
         """What is taken from a raw path that has matched, as X-Forwarded-Prefix names it; "" for none or a slash."""

@@ -42,11 +42,12 @@ TABLE: dict[tuple[str, str, bool], dict[str, tuple[str, str]]] = {
         "/tvreq": ("/s/req", "/sreq"),
         "/tv/req": ("/s/req", "/s/req"),
     },
-    ("/s", "/tv/", True): {"/tv/req": ("/s/req", "/sreq")},
+    ("/s", "/tv/", True): {"/tv/": ("/s/", "/s"), "/tv/req": ("/s/req", "/sreq")},
     ("/s/", "/", False): {"/": ("/s/", "/s/"), "/req": ("/s/req", "/s/req")},
+    ("/s/", "/", True): {"/": ("/s/", "/s/"), "/req": ("/s/req", "/s/req"), "/req/": ("/s/req/", "/s/req/")},
     ("/s/", "/fv", False): {"/fv": ("/s/fv", "/s/fv"), "/fvreq": ("/s/fvreq", "/s/fvreq")},
     ("/s/", "/tv", True): {"/tv": ("/s", "/s/"), "/tv/": ("/s/", "/s/"), "/tvreq": ("/s/req", "/s/req")},
-    ("/s/", "/tv/", True): {"/tv/req": ("/s/req", "/s/req")},
+    ("/s/", "/tv/", True): {"/tv/": ("/s/", "/s/"), "/tv/req": ("/s/req", "/s/req")},
 }
 
 
