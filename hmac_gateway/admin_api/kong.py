@@ -145,6 +145,8 @@ def handlers(parts: Sequence[str]) -> Handlers:
             return found
         case ["tags", tag]:
             return {"GET": lambda ask: info.tags(ask, tag)}
+        case ["plugins", "schema", name]:
+            return {"GET": lambda ask: (200, info.old_plugin_schema(name))}
         case ["schemas", *names]:
             return info.schema_handlers(names)
         case ["apis", *names]:

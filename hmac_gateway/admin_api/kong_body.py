@@ -35,9 +35,12 @@ class Sent:
 def read_body(request: HttpRequest, most: int = MAX_BODY) -> Sent:
     """The body as an object; an empty one for a request without a body."""
     raw = raw_body(request, most)
+    kind = str(request.META.get("CONTENT_TYPE", "")).partition(";")[0].strip().lower()
+    if not raw and kind == "application/json":
+        # Who says JSON sends some (Kong).
+        raise plain(400, "Cannot parse JSON body")
     if not raw:
         return Sent({}, form=False)
-    kind = str(request.META.get("CONTENT_TYPE", "")).partition(";")[0].strip().lower()
     if kind == "application/json":
         return Sent(_json(raw), form=False)
     if kind == "application/x-www-form-urlencoded":
@@ -88,8 +91,8 @@ def _parts(request: HttpRequest, raw: bytes) -> list[tuple[str, str]]:
         found += [(name, file.read().decode()) for name, all in files.lists() for file in all]
     except (MultiPartParserError, ValueError):
         raise _unreadable() from None
-    if not found:
-        # The parser passes over what it cannot read.
+    if not found and not re.fullmatch(rb"\s*--[^\r\n]+--\s*", raw):
+        # The parser passes over what it cannot read; a form without fields is its end alone.
         raise _unreadable()
     return found
 

@@ -24,7 +24,7 @@ FIELDS: Final[Mapping[str, Spec]] = {
 ACL_FIELDS: Final[Mapping[str, Spec]] = {
     "id": ID,
     "created_at": STAMP,
-    "consumer": foreign("consumers", required=True),
+    "consumer": foreign("consumers", FIELDS, required=True),
     "group": Spec(kind="string", required=True, length=(1, 256)),
     "tags": TAGS,
 }

@@ -20,6 +20,7 @@ from .. import crypto, references
 from ..core.credential import MASK, is_reference
 from ..models import ConfigVersion
 from ..plugins import jwt_keys
+from .kong_consumers import FIELDS as CONSUMER_FIELDS
 from .kong_entity import Doc, Entity, Unique, common, key_of, reference
 from .kong_errors import ENTITY, schema_violation
 from .kong_formats import ID, STAMP, TAGS, foreign
@@ -47,7 +48,7 @@ def _fields(**own: Spec) -> Mapping[str, Spec]:
     return {
         "id": ID,
         "created_at": STAMP,
-        "consumer": foreign("consumers", required=True),
+        "consumer": foreign("consumers", CONSUMER_FIELDS, required=True),
         **own,
         "tags": TAGS,
     }
@@ -172,23 +173,29 @@ def _show_jwt(row: Any) -> Doc:
     }
 
 
+_BY_ALGORITHM: Final = {ENTITY: ["failed conditional validation given value of field 'algorithm'"]}
+
+
 def _check_jwt(doc: Doc) -> Mapping[str, Any] | None:
     """A key pair's algorithm needs the public key, and every key must suit its algorithm."""
     if "algorithm" in doc["@errors"] or "rsa_public_key" in doc["@errors"] or "secret" in doc["@errors"]:
         return None
     shared = _shared(doc)
     if not shared and doc["rsa_public_key"] is None:
-        return {
-            "rsa_public_key": REQUIRED,
-            ENTITY: ["failed conditional validation given value of field 'algorithm'"],
-        }
+        return {"rsa_public_key": REQUIRED, **_BY_ALGORITHM}
     secret = doc["secret"] if shared else ""
     secret = None if secret is None or secret == MASK or is_reference(secret) else secret
     settings = {"algorithm": doc["algorithm"], "public_key": doc["rsa_public_key"]}
     found = jwt_keys.problem(settings, secret)
     if found is None:
         return None
-    return {"secret" if found.field == "secret" else "rsa_public_key": f"invalid key: allowed is {found.allowed}"}
+    if found.field == "secret":
+        return {"secret": f"invalid key: allowed is {found.allowed}"}
+    reason = "invalid key"
+    if jwt_keys.is_public(doc["rsa_public_key"]):
+        # Kong would take it.
+        reason += f": allowed is {found.allowed}"
+    return {"rsa_public_key": reason, **_BY_ALGORITHM}
 
 
 def _fill_ttl(row: Any, doc: Doc) -> None:

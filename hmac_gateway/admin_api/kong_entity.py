@@ -18,6 +18,7 @@ Doc = dict[str, Any]
 Fields = Mapping[str, Spec]
 #: Whether a text may be the id of a new row, for entities whose keys are texts.
 STAMPS: Final = ("created_at", "updated_at")
+_YEAR_9999: Final = 253402300799
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,8 @@ def examine(entity: Entity, given: Mapping[str, Any]) -> tuple[Doc, dict[str, An
             if name == ENTITY:
                 errors.setdefault(ENTITY, []).extend(reason)
             else:
-                errors.setdefault(name, reason)
+                # As in Kong, where the last word on a field counts.
+                errors[name] = reason
     return doc, errors
 
 
@@ -147,7 +149,8 @@ def seconds(at: datetime) -> int:
 
 def moment(stamp: float) -> datetime:
     """A time that a document says."""
-    return datetime.fromtimestamp(stamp, UTC)
+    # Kong before 1.0 wrote milliseconds.
+    return datetime.fromtimestamp(stamp / 1000 if stamp > _YEAR_9999 else stamp, UTC)
 
 
 def reference(key: Any) -> Doc | None:

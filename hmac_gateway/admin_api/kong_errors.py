@@ -104,6 +104,11 @@ def invalid_size(why: str) -> KongError:
     return _coded(400, 9, "invalid size", why)
 
 
+def invalid_unique(name: str, why: str) -> KongError:
+    """Code 10: a text that cannot be the key that is asked for."""
+    return _coded(400, 10, f"invalid unique {name}", why)
+
+
 def invalid_option(name: str, why: str) -> KongError:
     """Code 11: an argument of the address that is wrong."""
     error = _coded(400, 11, "invalid options", f"invalid option ({name}: {why})")

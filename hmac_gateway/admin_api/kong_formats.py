@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from typing import Any, Final
 
 from django.core.exceptions import ValidationError
@@ -14,8 +15,9 @@ from django.core.exceptions import ValidationError
 from ..validators import METHODS, Problems, check_regex, is_host
 from .kong_spec import NOT_UUID, Spec, is_uuid
 
-#: All that this gateway speaks; Kong's stream protocols are not among them.
+#: All that this gateway speaks, and Kong's others.
 HTTP_PROTOCOLS: Final = ("grpc", "grpcs", "http", "https")
+_STREAMS: Final = ("tcp", "tls", "tls_passthrough", "udp")
 MAX_TIMEOUT: Final = 2**31 - 2
 
 _HEADER: Final = re.compile(r"[A-Za-z0-9_-]+")
@@ -143,6 +145,21 @@ def check_cookie_name(value: str) -> str | None:
     return f"bad cookie name '{value}', allowed characters are A-Z, a-z, 0-9, '_', and '-'"
 
 
+def check_method(value: str) -> str | None:
+    """A request method that a route can name."""
+    if value in METHODS:
+        return None
+    upper = re.fullmatch("[A-Z]+", value)
+    return f"expected one of: {', '.join(METHODS)}" if upper else f"invalid value: {value}"
+
+
+def check_protocol(value: str) -> str | None:
+    """A protocol of Kong's that is spoken here."""
+    if value in HTTP_PROTOCOLS:
+        return None
+    return f"streams are not forwarded by this gateway; expected one of: {', '.join(HTTP_PROTOCOLS)}"
+
+
 def no_certificates(value: Any) -> str | None:
     """There are no certificate entities to refer to."""
     return "certificates are not kept by this gateway; TLS files are given to upstreams as tls"
@@ -151,14 +168,16 @@ def no_certificates(value: Any) -> str | None:
 # --- specs that entities share ---
 
 ID: Final = Spec(kind="string", auto=True, check=check_uuid)
-STAMP: Final = Spec(kind="integer", auto=True, between=(0, 253402300799))
+#: Up to the year 9999; a time in milliseconds, as Kong wrote them before 1.0, is far beyond it in seconds.
+STAMP: Final = Spec(kind="integer", auto=True, between=(0, 253402300799_000))
 NAME: Final = Spec(kind="string", unique=True, check=check_name, length=(1, 256))
 TAGS: Final = Spec(kind="set", elements=Spec(kind="string", required=True, check=check_tag, length=(1, 256)))
 HOST: Final = Spec(kind="string", check=check_host)
 PATH: Final = Spec(kind="string", check=check_path, length=(1, 4096))
 TIMEOUT: Final = Spec(kind="integer", default=60000, between=(1, MAX_TIMEOUT))
 HEADER_NAME: Final = Spec(kind="string", check=check_header_name)
-METHOD: Final = Spec(kind="string", one_of=METHODS)
+METHOD: Final = Spec(kind="string", check=check_method)
+PROTOCOL: Final = Spec(kind="string", required=True, one_of=HTTP_PROTOCOLS + _STREAMS, check=check_protocol)
 
 
 def flag(default: bool) -> Spec:
@@ -166,17 +185,17 @@ def flag(default: bool) -> Spec:
     return Spec(kind="boolean", required=True, default=default)
 
 
-def foreign(reference: str, required: bool = False) -> Spec:
-    """A reference to another entity, `{"id": …}`."""
-    return Spec(kind="foreign", reference=reference, required=required)
+def foreign(reference: str, fields: Mapping[str, Spec] | None = None, required: bool = False) -> Spec:
+    """A reference to another entity, `{"id": …}`, or by a unique one of its fields."""
+    return Spec(kind="foreign", reference=reference, fields=fields or {}, required=required)
 
 
-def protocols(default: tuple[str, ...]) -> Spec:
+def protocols(default: tuple[str, ...], element: Spec = PROTOCOL) -> Spec:
     """The set of protocols of a route or plugin."""
     return Spec(
         kind="set",
         required=True,
         default=list(default),
         length=(1, None),
-        elements=Spec(kind="string", required=True, one_of=HTTP_PROTOCOLS),
+        elements=element,
     )

@@ -23,7 +23,8 @@ from .kong_absent import ABSENT
 from .kong_config import replace_config, show_config
 from .kong_entities import BY_PATH, ENTITIES, below
 from .kong_entity import Doc, Entity, examine
-from .kong_errors import not_found, plain, schema_violation
+from .kong_errors import invalid_unique, not_found, plain, schema_violation
+from .kong_formats import check_tag
 from .kong_plugins import PLUGINS_ENTITY, available, config_spec, has_no_consumer
 from .kong_spec import NULL_ONLY, Spec
 from .kong_upstreams import TARGETS, UPSTREAMS
@@ -78,7 +79,7 @@ def endpoints(ask: Ask) -> tuple[int, Any]:
     """GET /endpoints: every address there is."""
     found = {"/", "/status", "/endpoints", "/tags", "/tags/{tags}", "/plugins/enabled", "/config"}
     found |= {"/schemas/{name}", "/schemas/{db_entity_name}/validate", "/schemas/plugins/{name}"}
-    found |= {"/schemas/plugins/validate", "/upstreams/{upstreams}/health"}
+    found |= {"/schemas/plugins/validate", "/plugins/schema/{name}", "/upstreams/{upstreams}/health"}
     found |= {f"/upstreams/{{upstreams}}/targets/{{targets}}/{mark}" for mark in ("healthy", "unhealthy")}
     found |= {"/apis", "/apis/{apis}", "/apis/{apis}/plugins", "/apis/{apis}/plugins/{plugins}"}
     found |= {f"/{name}" for name in ABSENT} | {f"/{name}/{{{name}}}" for name in ABSENT}
@@ -98,6 +99,8 @@ def enabled(ask: Ask) -> tuple[int, Any]:
 
 def tags(ask: Ask, tag: str = "") -> tuple[int, Any]:
     """GET /tags and /tags/{tag}, paged by the number of those that went before."""
+    if tag and (reason := check_tag(tag)) is not None:
+        raise invalid_unique("tag", reason)
     wanted = lookup.Tags(frozenset([tag]), all=True) if tag else None
     data, offset = lookup.page_of_tags(wanted, ask.query)
     body: Doc = {"data": data, "next": None}
@@ -166,6 +169,13 @@ def plugin_schema(name: str) -> Doc:
     if has_no_consumer(name):
         listed.append({"consumer": {"type": "foreign", "reference": "consumers", "eq": None, "description": NULL_ONLY}})
     return {"fields": [*listed, {"config": shown(config_spec(name))}]}
+
+
+def old_plugin_schema(name: str) -> Doc:
+    """GET /plugins/schema/{name}: the configuration alone."""
+    if name not in available():
+        raise plain(404, f"No plugin named '{name}'")
+    return shown(config_spec(name))
 
 
 def _entity(name: str) -> Entity:

@@ -19,9 +19,12 @@ from ..core.dialects import KONG
 from ..core.errors import ConfigError
 from ..plugins import PLUGINS, filled, of_dialect, spoken, validate_config
 from ..plugins.fields import WHOLE, Worded
+from .kong_consumers import FIELDS as CONSUMER_FIELDS
 from .kong_entity import Doc, Entity, Fields, Unique, common, key_of, reference
 from .kong_errors import ENTITY, schema_violation
 from .kong_formats import HTTP_PROTOCOLS, ID, NAME, STAMP, TAGS, flag, foreign, protocols
+from .kong_routes import FIELDS as ROUTE_FIELDS
+from .kong_services import FIELDS as SERVICE_FIELDS
 from .kong_spec import NULL_ONLY, Spec, default_of, placed
 
 _NOT_ENABLED: Final = "plugin '{}' not enabled; add it to the 'plugins' configuration property"
@@ -86,11 +89,11 @@ FIELDS: Final[Mapping[str, Spec]] = {
     "updated_at": STAMP,
     "name": Spec(kind="string", required=True, length=(1, 64)),
     "instance_name": NAME,
-    "route": foreign("routes"),
-    "service": foreign("services"),
-    "consumer": foreign("consumers"),
+    "route": foreign("routes", ROUTE_FIELDS),
+    "service": foreign("services", SERVICE_FIELDS),
+    "consumer": foreign("consumers", CONSUMER_FIELDS),
     "config": Spec(kind="record", required=True, open=True),
-    "protocols": protocols(HTTP_PROTOCOLS),
+    "protocols": protocols(HTTP_PROTOCOLS, Spec(kind="string", required=True, one_of=HTTP_PROTOCOLS)),
     "enabled": flag(True),
     "tags": TAGS,
 }
@@ -136,6 +139,8 @@ def check_config(doc: Doc) -> Mapping[str, Any] | None:
 
 
 def _reasons(error: ConfigError) -> dict[str, Any]:
+    if isinstance(error, Worded) and error.reasons is not None:
+        return dict(error.reasons)
     reason: Any = error.text if isinstance(error, Worded) else f"expected {error.allowed}"
     if error.field == WHOLE:
         return {ENTITY: [reason]}

@@ -24,6 +24,7 @@ from .kong_formats import (
     foreign,
     protocols,
 )
+from .kong_services import FIELDS as SERVICE_FIELDS
 from .kong_spec import Spec
 
 
@@ -73,7 +74,7 @@ FIELDS: Final[Mapping[str, Spec]] = {
     "sources": _STREAM,
     "destinations": _STREAM,
     "tags": TAGS,
-    "service": foreign("services"),
+    "service": foreign("services", SERVICE_FIELDS),
 }
 #: gRPC has one method and no path to strip.
 _GRPC: Final = {**FIELDS, "strip_path": flag(False)}
@@ -100,8 +101,8 @@ def check_protocols(doc: Doc) -> Mapping[str, Any] | None:
     wrong: dict[str, Any] = {}
     grpc = _is_grpc(doc)
     if any((item in ("grpc", "grpcs")) != grpc for item in wanted):
-        given = ", ".join(f"('{item}')" for item in wanted)
-        return {"protocols": f"these sets are mutually exclusive: ('http', 'https'), ('grpc', 'grpcs'); got {given}"}
+        sets = ["('grpc', 'grpcs')", "('http', 'https')"] if grpc else ["('http', 'https')", "('grpc', 'grpcs')"]
+        return {"protocols": f"these sets are mutually exclusive: {', '.join(sets)}"}
     words = "'grpc' or 'grpcs'" if grpc else "'http' or 'https'"
     for name in ("sources", "destinations", *(("methods",) if grpc else ())):
         if doc[name]:
@@ -144,7 +145,8 @@ def fill(row: Any, doc: Doc) -> None:
     row.regex_priority = doc["regex_priority"] or 0
     row.path_handling = doc["path_handling"] or "v0"
     row.tags = doc["tags"] or []
-    keep(row, doc, FIELDS, _KEPT)
+    # An empty list is shown as one, though it asks for as little as none does.
+    keep(row, doc, FIELDS, (*_KEPT, *(name for name in _LISTS if doc[name] == [])))
 
 
 def show(row: Any) -> Doc:
@@ -153,7 +155,7 @@ def show(row: Any) -> Doc:
         **common(row),
         "name": row.name or None,
         "protocols": row.protocols,
-        **{name: getattr(row, name) or None for name in _LISTS},
+        **{name: getattr(row, name) or empty for name, empty in kept(row, FIELDS, _LISTS).items()},
         "headers": row.headers or None,
         "regex_priority": row.regex_priority,
         "strip_path": row.strip_path,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from .kong_entity import Child, Doc, Entity, Unique, common, keep, kept
 from .kong_errors import ENTITY
-from .kong_formats import HOST, HTTP_PROTOCOLS, ID, NAME, PATH, STAMP, TAGS, TIMEOUT, flag, foreign
+from .kong_formats import HOST, ID, NAME, PATH, PROTOCOL, STAMP, TAGS, TIMEOUT, flag, foreign
 from .kong_spec import NULL_ONLY, Spec
 
 FIELDS: Final[Mapping[str, Spec]] = {
@@ -17,7 +18,7 @@ FIELDS: Final[Mapping[str, Spec]] = {
     "updated_at": STAMP,
     "name": NAME,
     "retries": Spec(kind="integer", default=5, between=(0, 32767)),
-    "protocol": Spec(kind="string", required=True, default="http", one_of=HTTP_PROTOCOLS),
+    "protocol": replace(PROTOCOL, default="http"),
     "host": Spec(kind="string", required=True, check=HOST.check, length=(1, 253)),
     "port": Spec(kind="integer", required=True, default=80, between=(0, 65535)),
     "path": PATH,

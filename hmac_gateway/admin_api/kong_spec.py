@@ -37,9 +37,10 @@ class Spec:
     """One field.
 
     `kind` is string, boolean, integer, number, array, set, map, record, foreign or any. `elements` is for lists and
-    maps, `keys` for maps, `fields` for records, `reference` the entity that a foreign field points at. `auto` fields
-    are made by the server where they are absent. `check` returns the reason against a value of the right kind, or None.
-    `secret` ones are masked in answers.
+    maps, `keys` for maps, `fields` for records. `reference` is the entity that a foreign field points at; its `fields`
+    are that entity's, by a unique one of which it may be named instead of its id. `auto` fields are made by the server
+    where they are absent. `check` returns the reason against a value of the right kind, or None. `secret` ones are
+    masked in answers.
     """
 
     kind: str
@@ -147,7 +148,6 @@ def _clean_map(spec: Spec, value: Any) -> tuple[Any, Errors | None]:
     if not isinstance(value, dict):
         return value, "expected a map"
     items: dict[str, Any] = {}
-    errors: dict[str, Any] = {}
     for key, item in value.items():
         error: Errors | None = None
         if spec.keys is not None:
@@ -155,8 +155,9 @@ def _clean_map(spec: Spec, value: Any) -> tuple[Any, Errors | None]:
         if error is None and spec.elements is not None:
             items[key], error = clean(spec.elements, item)
         if error is not None:
-            errors[key] = error
-    return (value, errors) if errors else (items, _wrong_length(spec, len(items)) or _checked(spec, items))
+            # Kong says it of the whole map.
+            return value, error
+    return items, _wrong_length(spec, len(items)) or _checked(spec, items)
 
 
 def _clean_record(spec: Spec, value: Any) -> tuple[Any, Errors | None]:
@@ -172,12 +173,24 @@ def _clean_record(spec: Spec, value: Any) -> tuple[Any, Errors | None]:
 
 
 def _clean_foreign(spec: Spec, value: Any) -> tuple[Any, Errors | None]:
-    if not isinstance(value, dict):
-        return value, "expected a record"
-    wrong = {key: "expected a string" for key, item in value.items() if not isinstance(item, str)}
-    if not value:
-        wrong = {"id": NO_KEY}
-    return value, wrong or _checked(spec, value)
+    reason = _checked(spec, value)
+    if reason is not None or not isinstance(value, dict):
+        return value, reason or "expected a record"
+    key = value.get("id")
+    if key is not None:
+        # A whole entity will do; its id says which.
+        return {"id": key}, None if isinstance(key, str) else {"id": "expected a string"}
+    wrong: dict[str, Any] = {}
+    for name, item in value.items():
+        if item is None:
+            continue
+        known = spec.fields.get(name)
+        error = UNKNOWN if known is None else clean(known, item)[1]
+        if error is None and known is not None and known.unique:
+            return {name: item}, None
+        if error is not None:
+            wrong[name] = error
+    return value, wrong or {"id": NO_KEY}
 
 
 _KINDS: Final[Mapping[str, tuple[Any, str]]] = {
@@ -242,7 +255,7 @@ def infer(spec: Spec, value: Any) -> Any:
             return items if spec.elements is None else [infer(spec.elements, item) for item in items]
         case "map" if isinstance(value, dict) and spec.elements is not None:
             return {key: infer(spec.elements, item) for key, item in value.items()}
-        case "record" if isinstance(value, dict):
+        case "record" | "foreign" if isinstance(value, dict):
             return infer_fields(spec.fields, value)
     return value
 

@@ -161,15 +161,13 @@ def resolved(entity: Entity, doc: Doc) -> Doc:
         parent = ENTITIES.get(name)
         key = "id" if "id" in value else next(iter(value))
         text = value[key]
-        if key != "id" and (parent is None or key != parent.key):
-            raise schema_violation({field: {key: "unknown field"}})
         if parent is not None:
             if key == "id":
                 rows = rows_of(parent)
                 plain = is_uuid(text) or _is_key(parent, text)
                 row = rows.filter(pk__in=[text, text.lower()]).first() if plain else None
             else:
-                row = find(parent, text)
+                row = find(parent, text) if key == parent.key else rows_of(parent).filter(**{key: text}).first()
             if row is not None:
                 found[field] = {"id": str(row.pk)}
                 continue

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from .kong_entity import Child, Doc, Entity, Unique, common, keep, kept, key_of, reference
@@ -132,18 +133,18 @@ def check_hash(doc: Doc) -> Mapping[str, Any] | None:
     """What an input needs, and which two may go together."""
     wrong: dict[str, Any] = {}
     said: list[str] = []
-    first, second = doc["hash_on"], doc["hash_fallback"]
-    if {"hash_on", "hash_fallback"} & doc["@errors"].keys():
-        return None
-    for end in ("on", "fallback"):
-        chosen = doc[f"hash_{end}"]
+    first, second = (doc[name] if isinstance(doc[name], str) else None for name in ("hash_on", "hash_fallback"))
+    for end, chosen in (("on", first), ("fallback", second)):
         name = "hash_on_cookie" if chosen == "cookie" else f"hash_{end}_{chosen}"
         if chosen in _NAMED and doc[name] is None:
             wrong[name] = REQUIRED
             said.append(f"failed conditional validation given value of field 'hash_{end}'")
-    alone = first in ("none", "cookie")
-    if (alone and second not in ("none", None)) or (first == second and first in ("consumer", "ip", "path")):
-        allowed = ("none",) if alone else tuple(item for item in _INPUTS if item != first)
+    allowed: tuple[str, ...] = _INPUTS
+    if first in ("none", "cookie"):
+        allowed = ("none",)
+    elif first in ("consumer", "ip", "path"):
+        allowed = tuple(item for item in _INPUTS if item != first)
+    if allowed != _INPUTS and second not in (*allowed, None):
         wrong["hash_fallback"] = "expected one of: " + ", ".join(allowed)
         said.append("failed conditional validation given value of field 'hash_on'")
     for kind in ("header", "query_arg", "uri_capture"):
@@ -236,9 +237,9 @@ def check_target(value: str) -> str | None:
 
 TARGET_FIELDS: Final[Mapping[str, Spec]] = {
     "id": ID,
-    "created_at": Spec(kind="number", auto=True, between=(0, 253402300799)),
-    "updated_at": Spec(kind="number", auto=True, between=(0, 253402300799)),
-    "upstream": foreign("upstreams", required=True),
+    "created_at": replace(STAMP, kind="number"),
+    "updated_at": replace(STAMP, kind="number"),
+    "upstream": foreign("upstreams", FIELDS, required=True),
     "target": Spec(kind="string", required=True, check=check_target),
     "weight": Spec(kind="integer", default=100, between=(0, 65535)),
     "tags": TAGS,

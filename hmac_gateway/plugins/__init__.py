@@ -137,6 +137,8 @@ def validate_config(name: str, config: Mapping[str, Any], dialect: str) -> None:
         known = plugin.config_schema.get(dialect, {}).get("properties", {}).keys() - records
         if not hidden or error.given is None or error.field.partition(".")[0] in known:
             raise
+        if isinstance(error, fields.Worded):
+            raise fields.Worded(error.field, MASK, error.allowed, error.text, error.reasons) from None
         # A misspelt field may hold what the right one should.
         raise ConfigError(error.field, MASK, error.allowed) from None
 

@@ -54,9 +54,10 @@ def compile(config: Mapping[str, Any], dialect: str = KONG) -> Config:
     values = fields.checked(config, dialect, config_schema)
     allow, deny = values["allow"], values["deny"]
     if bool(allow) == bool(deny):
-        which = "only one" if allow else "at least one"
-        text = f"{which} of these fields must be non-empty: 'config.allow', 'config.deny'"
-        raise fields.Worded(fields.WHOLE, dict(config), "either allow or deny, with at least one group", text)
+        listed = "of these fields must be non-empty: 'config.allow', 'config.deny'"
+        said = [f"exactly one {listed}"] if allow else [f"exactly one {listed}", f"at least one {listed}"]
+        allowed = "either allow or deny, with at least one group"
+        raise fields.Worded(fields.WHOLE, dict(config), allowed, said[-1], {"@entity": said})
     return Config(
         groups=frozenset(allow or deny),
         deny=bool(deny),

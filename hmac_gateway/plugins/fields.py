@@ -33,11 +33,23 @@ WHOLE: Final = "configuration"
 
 
 class Worded(ConfigError):
-    """Configuration that is refused, with the words that the dialect has for it: `text`, which quotes no value."""
+    """Configuration that is refused, with the words that the dialect has for it: `text`, which quotes no value.
 
-    def __init__(self, field: str, given: Any, allowed: str, text: str) -> None:
+    `reasons` is what Kong's admin API says, by field, where that is more than `text` about `field`.
+    """
+
+    def __init__(
+        self, field: str, given: Any, allowed: str, text: str, reasons: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(field, given, allowed)
         self.text = text
+        self.reasons = reasons
+
+
+def conditional(field: str, text: str, condition: str) -> dict[str, Any]:
+    """What Kong says of a field that is wrong because of another one's value."""
+    said = f"failed conditional validation given value of field 'config.{condition}'"
+    return {"config": {field: text}, "@entity": [said]}
 
 
 #: A realm, as it stands in WWW-Authenticate.

@@ -75,6 +75,15 @@ def sealed_field(config: Mapping[str, Any]) -> str:
     return "secret" if config.get("algorithm", DEFAULT_ALGORITHM) in SYMMETRIC else "private_key"
 
 
+def is_public(text: str) -> bool:
+    """Whether a text is a public key of any kind, in PEM."""
+    try:
+        load_pem_public_key(_pem(text))
+    except _NO_KEY:
+        return False
+    return True
+
+
 def problem(config: Mapping[str, Any], secret: str | None) -> Problem | None:
     """What is wrong with a credential that its schema accepts, or None.
 

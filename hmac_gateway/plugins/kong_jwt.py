@@ -65,7 +65,9 @@ def compile(config: Mapping[str, Any], dialect: str = KONG) -> Config:
     longest = float(values["maximum_expiration"])
     if longest and "exp" not in wanted:
         allowed = "a list with exp, which maximum_expiration is about"
-        raise fields.Worded("claims_to_verify", list(wanted) or None, allowed, "expected to contain: exp")
+        text = "expected to contain: exp"
+        reasons = fields.conditional("claims_to_verify", text, "maximum_expiration")
+        raise fields.Worded("claims_to_verify", list(wanted) or None, allowed, text, reasons)
     headers = tuple(dict.fromkeys(found for given in values["header_names"] for found in fields.header_names(given)))
     queries = tuple(given.encode().decode("latin-1") for given in values["uri_param_names"])
     cookies = tuple(values["cookie_names"])

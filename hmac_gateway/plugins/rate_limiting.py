@@ -107,10 +107,13 @@ def compile(config: Mapping[str, Any], dialect: str = KONG) -> Config:
         for long, more in limits[place + 1 :]:
             if more < less:
                 text = f"The limit for {long}({more:.1f}) cannot be lower than the limit for {short}({less:.1f})"
-                raise fields.Worded(long, more, f"at least {less}, the limit for {short}", text)
+                allowed = f"at least {less}, the limit for {short}"
+                raise fields.Worded(long, more, allowed, text, {"config": text})
     for kind, field in (("header", "header_name"), ("path", "path")):
         if values["limit_by"] == kind and not values[field]:
-            raise fields.Worded(field, None, f"a value, by which limit_by {kind} counts", "required field missing")
+            text = "required field missing"
+            reasons = fields.conditional(field, text, "limit_by")
+            raise fields.Worded(field, None, f"a value, by which limit_by {kind} counts", text, reasons)
     # As Kong's configurations before 3.6 have them.
     older = {field: value for field in _REDIS if (value := values[f"redis_{field}"]) is not None}
     server = values["redis"] | older

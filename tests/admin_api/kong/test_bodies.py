@@ -53,6 +53,17 @@ def test_records_nest_by_dots(kong: Kong) -> None:
     assert kong.form("POST", "routes", "paths=/&service.name=s").status_code == 201
 
 
+def test_forms_and_bodies_without_anything(kong: Kong) -> None:
+    for parts in (b"--X--\r\n", b"\r\n--X--", b""):
+        made = kong.raw("PUT", "consumers/bob", parts, MULTIPART)
+        assert (made.status_code, made.json()["username"]) == (200, "bob")
+    for method, path in (("POST", "consumers"), ("PUT", "consumers/bob"), ("PATCH", "consumers/bob")):
+        # The test client leaves the type out where nothing is sent.
+        announced = kong.raw(method, path, CONTENT_TYPE="application/json")
+        assert (announced.status_code, announced.content) == (400, b'{"message":"Cannot parse JSON body"}')
+    assert kong.call("PUT", "consumers/bob").status_code == 200
+
+
 def test_what_does_not_fit_is_refused_as_it_was_sent(kong: Kong) -> None:
     refused = kong.form("POST", "services", "host=a&port=many&enabled=yes&x.y=1").json()
     assert refused["fields"] == {"port": "expected an integer", "enabled": "expected a boolean", "x": "unknown field"}

@@ -174,6 +174,32 @@ def test_a_flat_credential_names_its_consumer(kong: Kong) -> None:
     assert kong.get("hmac-auths").json()["data"] == [{**made, "secret": "********"}]
 
 
+def test_empty_lists_are_shown_as_such(kong: Kong) -> None:
+    kong.made("routes", {"name": "r", "paths": ["/"], "methods": []})
+    assert kong.get("routes/r").json()["methods"] == []
+    changed = kong.patch("routes/r", {"paths": [], "hosts": ["a.example"]}).json()
+    assert (changed["methods"], changed["paths"], changed["hosts"]) == ([], [], ["a.example"])
+    changed = kong.patch("routes/r", {"paths": None, "methods": ["GET"]}).json()
+    assert (changed["methods"], changed["paths"]) == (["GET"], None)
+
+
+def test_times_in_milliseconds(kong: Kong) -> None:
+    made = kong.put("upstreams/u", {"created_at": 1461276890000})
+    assert (made.status_code, made.json()["created_at"]) == (200, 1461276890)
+
+
+def test_public_keys_that_are_none(kong: Kong) -> None:
+    kong.made("consumers", {"username": "bob"})
+    refused = kong.post("consumers/bob/jwt", {"algorithm": "RS256", "rsa_public_key": "test"})
+    assert (refused.status_code, refused.json()["fields"]) == (
+        400,
+        {
+            "rsa_public_key": "invalid key",
+            "@entity": ["failed conditional validation given value of field 'algorithm'"],
+        },
+    )
+
+
 def test_put_creates_and_replaces_with_defaults(kong: Kong) -> None:
     first = kong.put("services/s", {"host": "a.example", "retries": 1, "tags": ["t"]})
     assert first.status_code == 200 and (first.json()["name"], first.json()["retries"]) == ("s", 1)

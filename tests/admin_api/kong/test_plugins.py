@@ -128,13 +128,53 @@ WRONG: list[tuple[Any, Any]] = [
     ),
     (
         {"name": "acl"},
-        {"@entity": ["at least one of these fields must be non-empty: 'config.allow', 'config.deny'"]},
+        {
+            "@entity": [
+                "exactly one of these fields must be non-empty: 'config.allow', 'config.deny'",
+                "at least one of these fields must be non-empty: 'config.allow', 'config.deny'",
+            ]
+        },
+    ),
+    (
+        {"name": "acl", "config": {"allow": ["a"], "deny": ["b"]}},
+        {"@entity": ["exactly one of these fields must be non-empty: 'config.allow', 'config.deny'"]},
     ),
     (
         {"name": "jwt", "config": {"maximum_expiration": 5}},
-        {"config": {"claims_to_verify": "expected to contain: exp"}},
+        {
+            "config": {"claims_to_verify": "expected to contain: exp"},
+            "@entity": ["failed conditional validation given value of field 'config.maximum_expiration'"],
+        },
+    ),
+    (
+        {"name": "rate-limiting"},
+        {
+            "@entity": [
+                "at least one of these fields must be non-empty: 'config.second', 'config.minute', 'config.hour', "
+                "'config.day', 'config.month', 'config.year'"
+            ]
+        },
+    ),
+    (
+        {"name": "rate-limiting", "config": {"second": 20, "hour": 10}},
+        {"config": "The limit for hour(10.0) cannot be lower than the limit for second(20.0)"},
+    ),
+    (
+        {"name": "rate-limiting", "config": {"second": 1, "limit_by": "header"}},
+        {
+            "config": {"header_name": "required field missing"},
+            "@entity": ["failed conditional validation given value of field 'config.limit_by'"],
+        },
     ),
 ]
+
+
+def test_the_schema_of_a_configuration_under_its_old_address(kong: Kong) -> None:
+    shown = kong.get("plugins/schema/key-auth")
+    assert (shown.status_code, shown.json()["type"]) == (200, "record")
+    assert {"config": shown.json()} in kong.get("schemas/plugins/key-auth").json()["fields"]
+    missing = kong.get("plugins/schema/foobar")
+    assert (missing.status_code, missing.json()) == (404, {"message": "No plugin named 'foobar'"})
 
 
 @pytest.mark.parametrize(("body", "fields"), WRONG)

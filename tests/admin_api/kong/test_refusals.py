@@ -30,7 +30,12 @@ WRONG: list[tuple[str, Any, Any]] = [
     ("services", {"host": "a", "path": "x"}, {"path": "should start with: /"}),
     ("services", {"host": "a", "path": "/a//b"}, {"path": "must not have empty segments"}),
     ("services", {"host": "a", "connect_timeout": 0}, {"connect_timeout": "value should be between 1 and 2147483646"}),
-    ("services", {"host": "a", "protocol": "ftp"}, {"protocol": "expected one of: grpc, grpcs, http, https"}),
+    (
+        "services",
+        {"host": "a", "protocol": "ftp"},
+        {"protocol": "expected one of: grpc, grpcs, http, https, tcp, tls, tls_passthrough, udp"},
+    ),
+    ("services", {"host": "a", "protocol": "tcp"}, {"protocol": "streams are not forwarded by this gateway"}),
     (
         "services",
         {"host": "a", "name": "a b"},
@@ -43,12 +48,17 @@ WRONG: list[tuple[str, Any, Any]] = [
     ("routes", {"paths": ["/a/../b"]}, {"paths": ["non-normalized path, consider use '/b' instead"]}),
     ("routes", {"hosts": ["*.a.*"]}, {"hosts": ["invalid wildcard: must have at most one wildcard"]}),
     ("routes", {"hosts": ["a*.b"]}, {"hosts": ["invalid wildcard: must be placed at leftmost or rightmost label"]}),
-    ("routes", {"methods": ["get"]}, {"methods": ["expected one of: GET"]}),
-    ("routes", {"headers": {"x": "1"}, "paths": ["/"]}, {"headers": {"x": "expected an array"}}),
+    ("routes", {"methods": ["get", "LINK"]}, {"methods": ["invalid value: get", "expected one of: GET"]}),
+    ("routes", {"headers": {"x": "1"}, "paths": ["/"]}, {"headers": "expected an array"}),
     (
         "routes",
         {"headers": {"Host": ["1"]}},
-        {"headers": {"Host": "cannot contain 'host' header, which must be specified in the 'hosts' attribute"}},
+        {"headers": "cannot contain 'host' header, which must be specified in the 'hosts' attribute"},
+    ),
+    (
+        "routes",
+        {"paths": ["/"], "protocols": ["grpc", "http"]},
+        {"protocols": "these sets are mutually exclusive: ('grpc', 'grpcs'), ('http', 'https')"},
     ),
     (
         "routes",
@@ -58,6 +68,15 @@ WRONG: list[tuple[str, Any, Any]] = [
     ("routes", {"paths": ["/"], "service": "s"}, {"service": "expected a record"}),
     ("routes", {"paths": ["/"], "service": {}}, {"service": {"id": "missing primary key"}}),
     ("routes", {"paths": ["/"], "service": {"id": "s"}}, {"service": {"id": "expected a valid UUID"}}),
+    ("routes", {"paths": ["/"], "service": {"id": 1}}, {"service": {"id": "expected a string"}}),
+    ("routes", {"paths": ["/"], "service": {"name": None}}, {"service": {"id": "missing primary key"}}),
+    ("routes", {"paths": ["/"], "service": {"protocol": "http"}}, {"service": {"id": "missing primary key"}}),
+    ("routes", {"paths": ["/"], "service": {"x": "y"}}, {"service": {"x": "unknown field"}}),
+    (
+        "routes",
+        {"protocols": ["foo"], "service": {"name": "\\o/"}},
+        {"protocols": ["expected one of: grpc"], "service": {"name": "invalid value '\\o/': the only accepted ascii"}},
+    ),
     ("routes", {"paths": ["/"], "sources": [{"ip": "1.2.3.4"}]}, {"sources": "cannot set 'sources'"}),
     ("routes", {"paths": ["/"], "protocols": []}, {"protocols": "length must be at least 1"}),
     ("upstreams", {"name": "1.2.3.4"}, {"name": "Invalid name; no ip addresses allowed"}),
@@ -94,6 +113,60 @@ def test_wrong_fields_are_named(kong: Kong, path: str, body: Any, fields: Any) -
     found = refused.json()
     assert (refused.status_code, found["code"], found["name"]) == (400, 2, "schema violation")
     assert _agrees(found["fields"], fields), found
+
+
+def conditional(field: str) -> list[str]:
+    return [f"failed conditional validation given value of field '{field}'"]
+
+
+OTHERS = "expected one of: none, ip, header, cookie, path, query_arg, uri_capture"
+#: What an upstream hashes, and all that is said of it: the words of spec/02-integration/04-admin_api of Kong.
+HASHES: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"hash_on": "x"}, {"hash_on": "expected one of: none, consumer" + OTHERS[len("expected one of: none") :]}),
+    (
+        {"hash_on": "consumer", "hash_fallback": "x"},
+        {"@entity": conditional("hash_on"), "hash_fallback": OTHERS},
+    ),
+    (
+        {"hash_on": "consumer", "hash_fallback": "consumer"},
+        {"@entity": conditional("hash_on"), "hash_fallback": OTHERS},
+    ),
+    (
+        {"hash_on": "cookie", "hash_on_cookie": "c", "hash_fallback": "ip"},
+        {"@entity": conditional("hash_on"), "hash_fallback": "expected one of: none"},
+    ),
+    ({"hash_on": "header"}, {"@entity": conditional("hash_on"), "hash_on_header": REQUIRED}),
+    (
+        {"hash_on": "ip", "hash_fallback": "query_arg"},
+        {"@entity": conditional("hash_fallback"), "hash_fallback_query_arg": REQUIRED},
+    ),
+    ({"hash_on": ["ip"], "hash_fallback": {}}, {"hash_on": "expected a string", "hash_fallback": "expected a string"}),
+]
+
+
+@pytest.mark.parametrize(("body", "fields"), HASHES)
+def test_what_an_upstream_hashes(kong: Kong, body: Any, fields: Any) -> None:
+    refused = kong.post("upstreams", {"name": "u", **body})
+    assert (refused.status_code, refused.json()["fields"]) == (400, fields)
+
+
+def test_references_by_other_names(kong: Kong) -> None:
+    service = kong.made("services", {"name": "s", "host": "a"})
+    bob = kong.made("consumers", {"username": "bob", "custom_id": "4711"})
+    # A whole entity, as clients have it from an answer, means its id.
+    assert kong.made("routes", {"paths": ["/"], "service": service})["service"] == {"id": service["id"]}
+    assert kong.made("routes", {"paths": ["/"], "service": {"port": 1, "name": "s"}})["service"]["id"] == service["id"]
+    assert kong.form("POST", "routes", "paths=/&service.name=s&service.port=80").status_code == 201
+    for number, key in enumerate(({"custom_id": "4711"}, {"username": "bob"}, bob)):
+        made = kong.made("hmac-auths", {"username": f"u{number}", "consumer": key})
+        assert made["consumer"] == {"id": bob["id"]}
+    nobody = kong.post("hmac-auths", {"username": "u", "consumer": {"custom_id": "4712"}}).json()
+    assert nobody["message"] == (
+        "foreign key unresolved (consumer.custom_id: the foreign key cannot be resolved with "
+        "'{custom_id=\"4712\"}' for an existing 'consumers' entity)"
+    )
+    empty = kong.form("POST", "routes", "paths=/&service.name=")
+    assert (empty.status_code, empty.json()["fields"]) == (400, {"service": {"id": "missing primary key"}})
 
 
 ENTITIES = [
@@ -171,6 +244,13 @@ def test_references_and_doubles(kong: Kong) -> None:
 def test_arguments_of_lists(kong: Kong, query: str, code: int, message: str) -> None:
     refused = kong.get(f"consumers?{query}")
     assert (refused.status_code, refused.json()["code"], refused.json()["message"]) == (400, code, message)
+
+
+def test_what_cannot_be_a_tag(kong: Kong) -> None:
+    refused = kong.get("tags/a,b")
+    reason = "invalid tag 'a,b': expected printable ascii (except `,` and `/`) or valid utf-8 sequences"
+    assert (refused.status_code, refused.json()) == (400, {"code": 10, "name": "invalid unique tag", "message": reason})
+    assert kong.get("tags/a").json() == {"data": [], "next": None}
 
 
 def test_what_there_is_not_has_empty_lists(kong: Kong) -> None:
