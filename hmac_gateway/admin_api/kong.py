@@ -235,7 +235,9 @@ def _single(entity: Entity, text: str, field: str = "", parent: Parent | None = 
         row = lookup.find(entity, text, _within(field, parent))
         if row is not None:
             store.delete(entity, row, ask.call)
-        elif parent is not None:
+            return 204, None
+        lookup.check_key(entity, text)
+        if parent is not None:
             raise not_found()
         return 204, None
 

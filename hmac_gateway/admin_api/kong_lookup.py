@@ -16,12 +16,14 @@ from django.utils import timezone
 
 from .kong_entities import ENTITIES
 from .kong_entity import Doc, Entity
-from .kong_errors import invalid_offset, invalid_option, invalid_size, not_found
-from .kong_spec import is_uuid
+from .kong_errors import invalid_offset, invalid_option, invalid_size, invalid_unique, not_found
+from .kong_spec import clean, is_uuid
 
 PAGE: Final = 100
 MAX_PAGE: Final = 1000
 MAX_TAGS: Final = 5
+#: Characters of a text in an address that are worth a word on what is wrong with it.
+MAX_KEY: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +71,21 @@ def has_text_key(entity: Entity) -> bool:
 
 
 def get(entity: Entity, text: str, within: Within | None = None) -> Any:
-    """The row with that id or key. Raises KongError 404."""
+    """The row with that id or key. Raises KongError 404, or 400 for what cannot be a key."""
     row = find(entity, text, within)
     if row is None:
+        check_key(entity, text)
         raise not_found()
     return row
+
+
+def check_key(entity: Entity, text: str) -> None:
+    """Raise KongError 400 for a text that no entity can be called by, as Kong does where it finds none."""
+    if not text or not entity.key or entity.key_in_parent or is_uuid(text) or len(text) > MAX_KEY:
+        return
+    _, reason = clean(entity.fields[entity.key], text)
+    if isinstance(reason, str):
+        raise invalid_unique(entity.key, reason)
 
 
 @dataclass(frozen=True, slots=True)

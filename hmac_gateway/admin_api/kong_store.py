@@ -30,7 +30,7 @@ from .kong_errors import (
     unique_violation,
     unresolved,
 )
-from .kong_lookup import Within, find, get, has_text_key, rows_of
+from .kong_lookup import Within, check_key, find, get, has_text_key, rows_of
 from .kong_spec import IMMUTABLE, NOT_UUID, is_uuid, merged, same_id
 
 
@@ -67,6 +67,7 @@ def upsert(entity: Entity, text: str, given: Doc, call: Call, within: Within | N
     elif row is None and not entity.key:
         raise schema_violation({"id": NOT_UUID})
     elif row is None:
+        check_key(entity, text)
         given = {**given, entity.key: text}
     else:
         given = _same_key(entity, row, text, given)

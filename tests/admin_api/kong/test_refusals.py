@@ -246,6 +246,27 @@ def test_arguments_of_lists(kong: Kong, query: str, code: int, message: str) -> 
     assert (refused.status_code, refused.json()["code"], refused.json()["message"]) == (400, code, message)
 
 
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("upstreams/1.2.3.4", "Invalid name; no ip addresses allowed"),
+        (
+            "services/a%20b",
+            "invalid value 'a b': the only accepted ascii characters are alphanumerics or ., -, _, and ~",
+        ),
+        ("routes/a%20b/service", "invalid value 'a b': the only accepted ascii characters are alphanumerics"),
+    ],
+)
+def test_what_nothing_can_be_called(kong: Kong, path: str, reason: str) -> None:
+    for method in ("GET", "PUT", "PATCH", "DELETE")[: 3 if "service" in path.split("/") else 4]:
+        refused = kong.call(method, path, {"host": "a", "paths": ["/"], "name": "n"} if method[0] == "P" else None)
+        assert (refused.status_code, refused.json()["code"], refused.json()["name"]) == (400, 10, "invalid unique name")
+        assert refused.json()["message"].startswith(reason)
+    # Targets are looked for in their upstream; ids are no names.
+    kong.made("upstreams", {"name": "u"})
+    assert kong.get("upstreams/u/targets/a%20b").status_code == kong.get(f"upstreams/{ID}").status_code == 404
+
+
 def test_what_cannot_be_a_tag(kong: Kong) -> None:
     refused = kong.get("tags/a,b")
     reason = "invalid tag 'a,b': expected printable ascii (except `,` and `/`) or valid utf-8 sequences"
