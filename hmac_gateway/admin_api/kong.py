@@ -271,7 +271,13 @@ def _parent(entity: Entity, text: str, field: str) -> Handlers:
         there = key(ask) or ""
         return 200, store.change(parent, there, ask.document(parent, lookup.get(parent, there)), ask.call)
 
-    return {"GET": get, "PUT": put, "PATCH": patch}
+    def delete(ask: Ask) -> Answer:
+        # What is referred to stays; what is not there is told first (Kong).
+        if key(ask) is None:
+            raise not_found()
+        raise plain(405, "Method not allowed")
+
+    return {"GET": get, "PUT": put, "PATCH": patch, "DELETE": delete}
 
 
 # --- answers ---

@@ -234,6 +234,16 @@ def test_put_and_patch_through_a_foreign_field(kong: Kong) -> None:
     assert kong.delete("routes/r/service").status_code == 405
 
 
+def test_what_is_referred_to_is_not_deleted_through_it(kong: Kong) -> None:
+    kong.made("services", {"name": "s", "host": "a.example"})
+    kong.made("routes", {"name": "r", "paths": ["/"], "service": {"name": "s"}})
+    kong.made("routes", {"name": "alone", "paths": ["/"]})
+    refused = kong.delete("routes/r/service")
+    assert (refused.status_code, refused.json()) == (405, {"message": "Method not allowed"})
+    for path in ("routes/alone/service", "routes/none/service", "hmac-auths/none/consumer"):
+        assert kong.delete(path).status_code == 404
+
+
 def test_names_may_look_like_ids_and_hold_anything(kong: Kong) -> None:
     name = "11111111-2222-4333-8444-555555555555"
     kong.made("consumers", {"username": name})

@@ -115,6 +115,18 @@ WRONG: list[tuple[Any, Any]] = [
     ),
     ({"name": "hmac-auth", "config": {"x": 1}}, {"config": {"x": "unknown field"}}),
     ({"name": "hmac-auth", "config": []}, None),
+    (
+        {"name": "key-auth", "config": {"key_names": ["x-key", "hello\\world"]}},
+        {
+            "config": {
+                "key_names": [
+                    None,
+                    "bad header name 'hello\\world', allowed characters are A-Z, a-z, 0-9, '_', and '-'",
+                ]
+            }
+        },
+    ),
+    ({"name": "key-auth", "config": {"key_names": ["x.key"]}}, None),
     ({"name": "hmac-auth", "config": "x"}, {"config": "expected a record"}),
     (
         {"name": "hmac-auth", "config": {"enforce_headers": "date"}},
