@@ -135,7 +135,8 @@ def asked(message: Message, names: Originals, speaks: bool, real_ip: bool, diale
                 version = _VERSIONS[word]
             else:
                 return Rejected(Reason.MALFORMED, dialect=dialect, detail=f"{names.proto} is not a protocol")
-    headers, authority = message.headers, message.authority
+    # Not what a Django site may have made of X-Forwarded-Host: that can be the client's.
+    headers, authority = message.headers, message.get("host") or message.authority
     if host is not None:
         # Where the proxy's own request has another one, that of the client is what was signed and what routes are for.
         authority = host

@@ -195,6 +195,12 @@ def test_a_client_cannot_speak_for_itself(nginx: Nginx) -> None:
     assert headers["X-Consumer-Username"] == "hmac-auth-consumer"
     assert "X-Anonymous-Consumer" not in headers
     assert "X-Credential-Username" not in headers
+    # Nor is the application told of another connection.
+    facts = {"X-Forwarded-Host": "inside.test", "X-Forwarded-Port": "1", "X-Forwarded-Proto": "https"}
+    facts |= {"X-Forwarded-For": "10.9.9.9", "X-Real-IP": "10.9.9.9", "Forwarded": "host=inside.test"}
+    headers = told(ask(nginx, "GET", "/open", facts))
+    assert not set(facts.values()) & set(headers.values()) and "Forwarded" not in headers
+    assert headers["X-Forwarded-Host"] == "shop.test" and headers["X-Forwarded-For"] == "127.0.0.1"
     # nginx's own location is internal, and the endpoint is not behind `location /`.
     assert ask(nginx, "GET", "/hmac-gateway-auth", FORGED).status == 404
     assert ask(nginx, "GET", "/.hmac-gateway/auth", FORGED).status == 403

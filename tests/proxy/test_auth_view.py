@@ -101,6 +101,15 @@ def test_strangers_are_not_listened_to() -> None:
     assert ask(signed("GET", "/orders"), peer="").status_code == 403
 
 
+def test_the_host_is_that_of_host_whatever_the_site_believes(settings: Any, seen: list[Any]) -> None:
+    # nginx hands X-Forwarded-Host on from its client; the application gets Host.
+    settings.USE_X_FORWARDED_HOST = True
+    for host, forged, status in (("shop.test", "host.test", 403), ("host.test", "shop.test", 202)):
+        message = Message("GET", "/only-there", [("host", host), ("x-forwarded-host", forged)])
+        assert ask(message).status_code == status
+        assert seen[-1][0].route_id == ("host" if status == 202 else "")
+
+
 def test_a_signature_passes_once() -> None:
     assert ask(signed("POST", "/once")).status_code == 202
     assert ask(signed("POST", "/once")).status_code == 401
