@@ -1,7 +1,7 @@
 """How many requests a window has seen, for rules that limit them: in memory or in Redis, each count one atomic step.
 
-Asked by adapters for the quotas that rules name. Windows are fixed and begin with their first request; where they are
-those of the clock (Kong), their keys say so.
+Asked by adapters for the quotas that rules name. Windows are fixed and begin with their first request, or slide; where
+they are those of the clock (Kong), their keys say so.
 Imports `conf`, the quotas, and `stores` for Redis and its errors.
 """
 
@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import islice
 from math import ceil
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from .conf import conf
 from .plugins.base import Quota, RedisServer, Spent
@@ -35,6 +35,40 @@ Quotas = Sequence[Quota]
 
 def _full(quota: Quota, used: int) -> bool:
     return quota.limit is not None and used >= quota.limit
+
+
+class Sliding:
+    """How APISIX slides a window (its limit-count/sliding-window): two of the clock's windows, this one and the last.
+
+    The last one's requests are taken as spread evenly, and count by the part of it that the sliding window holds.
+    """
+
+    def __init__(self, quota: Quota, now: float) -> None:
+        self.limit, self.window = quota.limit or 0, quota.window
+        number = int(now // self.window)
+        #: Of which window there is a count under which key. Both end when the next window is over.
+        self.key, self.key_before = (f"{quota.key}:{self.window}:{place}" for place in (number, number - 1))
+        self.end = (number + 2) * self.window
+        #: Seconds of this window that are left.
+        self.left = self.window - now % self.window
+
+    def passes(self, used: int, before: int) -> bool:
+        """Whether one more request may be counted."""
+        return used < self.limit and before / self.window * self.left + used < self.limit
+
+    def spent(self, passed: bool, used: int, before: int) -> Spent:
+        """What `count` answers, this request counted where it passed; `reset` has two decimals."""
+        rate = before / self.window
+        if passed:
+            return Spent(min(self.limit, ceil(used + rate * self.left)), _hundredths(self.left))
+        wait = self.left
+        if used < self.limit:
+            wait = max(0.0, self.left - (self.limit - used) / rate)
+        return Spent(self.limit + 1, _hundredths(wait))
+
+
+def _hundredths(seconds: float) -> float:
+    return ceil(seconds * 100) / 100
 
 
 class CounterStore(Protocol):
@@ -68,6 +102,9 @@ class MemoryCounter:
     def count(self, quotas: Quotas) -> list[Spent]:
         """See CounterStore."""
         now = self._now()
+        if quotas[0].sliding:
+            with self._lock:
+                return [self._slide(quotas[0], now)]
         with self._lock:
             found = [self._window(quota, now) for quota in quotas]
             full = any(_full(quota, used) for quota, (_, used) in zip(quotas, found, strict=True))
@@ -87,6 +124,21 @@ class MemoryCounter:
     async def acount(self, quotas: Quotas) -> list[Spent]:
         """See CounterStore."""
         return self.count(quotas)
+
+    def _slide(self, quota: Quota, now: float) -> Spent:
+        sliding = Sliding(quota, now)
+        until, used = self._windows.get(sliding.key, (sliding.end, 0))
+        _, before = self._windows.get(sliding.key_before, (0.0, 0))
+        before = min(before, sliding.limit)
+        passes = sliding.passes(used, before)
+        if passes:
+            used += 1
+            if used == 1:
+                cell = quota._replace(key=sliding.key)
+                self._make_room(now, cell)
+                heapq.heappush(self._ends, (until, cell.key, cell.rule))
+            self._windows[sliding.key] = (until, used)
+        return sliding.spent(passes, used, before)
 
     def _window(self, quota: Quota, now: float) -> tuple[float, int]:
         until, used = self._windows.get(quota.key, (0.0, 0))
@@ -146,48 +198,83 @@ for i, key in ipairs(KEYS) do
 end
 return told
 """
-#: The name that Redis knows a script by, once it has seen it.
-_SHA: Final = hashlib.sha1(_COUNT.encode(), usedforsecurity=False).hexdigest()
+#: The same for a sliding window, see Sliding. Keys are those of this window and the last; arguments the limit, the
+#: length of a window and what is left of this one; gives whether it was counted, and what both hold.
+_SLIDE: Final = """
+local limit, window, left = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local before = math.min(tonumber(redis.call('GET', KEYS[2]) or 0), limit)
+local used = tonumber(redis.call('GET', KEYS[1]) or 0)
+if used >= limit or before / window * left + used >= limit then
+  return {0, used, before}
+end
+used = redis.call('INCR', KEYS[1])
+if used == 1 then
+  redis.call('EXPIRE', KEYS[1], 2 * window)
+end
+return {1, used, before}
+"""
+#: The names that Redis knows the scripts by, once it has seen them.
+_SHAS: Final = {script: hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest() for script in (_COUNT, _SLIDE)}
 
 
 class RedisCounter:
     """Windows shared by all processes."""
 
-    def __init__(self, url: str, **options: Any) -> None:
+    def __init__(self, url: str, now: Callable[[], float] = time.time, **options: Any) -> None:
         self._clients = RedisClients(url, **options)
+        self._now = now
 
     def count(self, quotas: Quotas) -> list[Spent]:
         """See CounterStore."""
         client = self._clients.blocking
-        keys, limits = _asked(quotas)
+        asked = _asked(quotas, self._now)
         try:
             try:
-                found = client.evalsha(_SHA, len(keys), *keys, *limits)
+                found = client.evalsha(_SHAS[asked.script], len(asked.keys), *asked.keys, *asked.numbers)
             except self._clients.unknown_script:
-                found = client.eval(_COUNT, len(keys), *keys, *limits)
+                found = client.eval(asked.script, len(asked.keys), *asked.keys, *asked.numbers)
         except self._clients.errors as error:
             raise unavailable("Redis counter store", error) from error
-        return _told(found)
+        return asked.told(found)
 
     async def acount(self, quotas: Quotas) -> list[Spent]:
         """See CounterStore."""
         client = self._clients.of_loop()
-        keys, limits = _asked(quotas)
+        asked = _asked(quotas, self._now)
         try:
             try:
-                found = await client.evalsha(_SHA, len(keys), *keys, *limits)
+                found = await client.evalsha(_SHAS[asked.script], len(asked.keys), *asked.keys, *asked.numbers)
             except self._clients.unknown_script:
-                found = await client.eval(_COUNT, len(keys), *keys, *limits)
+                found = await client.eval(asked.script, len(asked.keys), *asked.keys, *asked.numbers)
         except self._clients.errors as error:
             raise unavailable("Redis counter store", error) from error
-        return _told(found)
+        return asked.told(found)
 
 
-def _asked(quotas: Quotas) -> tuple[list[str], list[int]]:
-    limits: list[int] = []
+class _Asked(NamedTuple):
+    """What a script is called with, and how its answer reads."""
+
+    script: str
+    keys: list[str]
+    numbers: list[float]
+    told: Callable[[Any], list[Spent]]
+
+
+def _asked(quotas: Quotas, now: Callable[[], float]) -> _Asked:
+    first = quotas[0]
+    if first.sliding:
+        sliding = Sliding(first, now())
+        keys = [REDIS_PREFIX + sliding.key, REDIS_PREFIX + sliding.key_before]
+        return _Asked(
+            script=_SLIDE,
+            keys=keys,
+            numbers=[sliding.limit, sliding.window, sliding.left],
+            told=lambda found: [sliding.spent(found[0] == 1, int(found[1]), int(found[2]))],
+        )
+    numbers: list[float] = []
     for quota in quotas:
-        limits += (quota.window, -1 if quota.limit is None else quota.limit)
-    return [REDIS_PREFIX + quota.key for quota in quotas], limits
+        numbers += (quota.window, -1 if quota.limit is None else quota.limit)
+    return _Asked(_COUNT, [REDIS_PREFIX + quota.key for quota in quotas], numbers, _told)
 
 
 def _told(found: Any) -> list[Spent]:

@@ -14,7 +14,7 @@ from .core.identity import Identity, Replay
 from .core.message import Message
 from .counters import CounterStore
 from .gate import NO_RULES, Admission, RuleSet, counted, effective, judge
-from .plugins.base import Quota, Spent
+from .plugins.base import InTurn, Quota, Spent
 from .snapshot import Snapshot
 from .stores import ReplayStore, StoreUnavailable
 
@@ -88,13 +88,14 @@ def _steps(
         outcome = judge(rule, message, identity, route_id, service_id, now)
         if isinstance(outcome, Identity):
             identity = admission.identity = outcome
-        elif isinstance(outcome, list):
-            found = yield outcome
-            said, refused = counted(rule, outcome, found if isinstance(found, list) else None)
-            # Of several that say the same, the last speaks, as in APISIX.
-            headers.update(said)
-            if refused is not None:
-                return refused
+        elif isinstance(outcome, list | InTurn):
+            for quotas in [[quota] for quota in outcome.quotas] if isinstance(outcome, InTurn) else [outcome]:
+                found = yield quotas
+                said, refused = counted(rule, quotas, found if isinstance(found, list) else None)
+                # Of several that say the same, the last speaks, as in APISIX.
+                headers.update(said)
+                if refused is not None:
+                    return refused
         elif outcome is not None:
             return outcome
     return None

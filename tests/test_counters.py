@@ -125,6 +125,52 @@ def test_redis_from_event_loops(redis_url: str) -> None:
     assert asyncio.run(count_all()) == [*range(201, 401)]
 
 
+#: A limit of 2 in 10 s: when it is asked, and what its store says, by the formulas of APISIX's
+#: limit-count/sliding-window and hand.
+SLID = [
+    (1000.0, Spent(1, 10)),
+    (1004.995, Spent(2, 5.01)),
+    (1006.0, Spent(3, 4)),  # used up: until the clock's window is over
+    (1010.0, Spent(3, 0)),  # 2 × 10/10 from before
+    (1011.0, Spent(2, 9)),  # 2 × 9/10 from before, and this one
+    (1012.5, Spent(3, 2.5)),  # 2 × 7.5/10 + 1; at 1015 it is 2 × 5/10 + 1
+    (1015.0, Spent(3, 0)),
+    (1015.1, Spent(2, 4.9)),
+    (1030.0, Spent(1, 10)),
+]
+
+
+def test_a_sliding_window(redis_url: str) -> None:
+    clock = Clock()
+    memory, shared = MemoryCounter(now=clock), RedisCounter(redis_url, now=clock)
+    asked = Quota("slid", 10, limit=2, rule="r", sliding=True)
+    for now, spent in SLID:
+        clock.now = now
+        assert one(memory, asked) == one(shared, asked) == pytest.approx(spent), now
+    assert len(memory._windows) <= 2
+    client = shared._clients.blocking
+    assert 0 < client.ttl(f"{REDIS_PREFIX}slid:10:103") <= 20
+    assert one(shared, asked._replace(window=20)).used == 1, "another length is another window"
+
+    async def from_a_loop() -> list[Spent]:
+        client.script_flush()
+        found = await shared.acount([asked])
+        await shared._clients._async.pop(asyncio.get_running_loop()).aclose()
+        return found
+
+    assert asyncio.run(from_a_loop()) == [Spent(2, 10)]
+    client.close()
+
+
+def test_sliding_windows_are_exact_and_bounded() -> None:
+    store = MemoryCounter(3, now=Clock())
+    assert counts(store, Quota("k", 60, limit=50, sliding=True), 100) == [*range(1, 51), *[51] * 50]
+    for number in range(2):
+        one(store, Quota(f"{number}", 60, limit=1, sliding=True))
+    with pytest.raises(StoreUnavailable, match="full"):
+        one(store, Quota("new", 60, limit=1, sliding=True))
+
+
 @pytest.fixture
 def own(redis_url: str) -> Iterator[RedisServer]:
     """The same Redis, as a user with a password of its own."""

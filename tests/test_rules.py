@@ -220,6 +220,25 @@ def test_headers_are_those_of_the_last_and_of_no_other_request() -> None:
     assert lane.ask(None) == (None, {})
 
 
+def test_rules_are_counted_until_one_is_used_up() -> None:
+    rows = full()
+    rule: dict[str, Any] = {"time_window": 60, "key": "$request_method"}
+    rules = [{**rule, "count": 2}, {**rule, "count": 1, "key": "$remote_addr"}, {**rule, "count": 9, "key": "$scheme"}]
+    rows.plugin("route:r", {"rules": rules, "rejected_code": 429}, name="limit-count", id="l")
+    lane = Lane(rows)
+
+    def left() -> tuple[bool, dict[str, str]]:
+        refused, headers = lane.ask(None)
+        said = {name: value for name, value in headers.items() if name.endswith("Remaining")}
+        return refused is None, said
+
+    said = [f"X-{place}-RateLimit-Remaining" for place in (1, 2, 3)]
+    assert left() == (True, dict(zip(said, "108", strict=True)))
+    # The first has counted what the second refuses; the third is not asked.
+    assert left() == (False, dict(zip(said, "00", strict=False)))
+    assert left() == (False, {said[0]: "0"})
+
+
 def test_where_nobody_can_count() -> None:
     rows = full()
     limit(rows, "route:r", policy="redis")

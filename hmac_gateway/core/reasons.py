@@ -64,6 +64,7 @@ class Reason(StrEnum):
     CONSUMER_FORBIDDEN = "consumer_forbidden"
     RATE_LIMITED = "rate_limited"
     COUNTER_STORE_UNAVAILABLE = "counter_store_unavailable"
+    LIMIT_UNKNOWN = "limit_unknown"
     # Before and behind authentication.
     NOT_CONFIGURED = "not_configured"
     NO_ROUTE = "no_route"

@@ -106,6 +106,7 @@ TABLE: Final[dict[tuple[str, str, Reason | None], Row]] = {
     ),
     ("apisix", "limit-count", Reason.RATE_LIMITED): Row(503, "too many requests"),
     ("apisix", "limit-count", Reason.COUNTER_STORE_UNAVAILABLE): Row(503, "failed to limit count", "error_msg"),
+    ("apisix", "limit-count", Reason.LIMIT_UNKNOWN): Row(503, "failed to limit count", "error_msg"),
     # Kong's words for what the gateway itself answers.
     ("kong", "", None): Row(400, "Bad request"),
     ("kong", "", Reason.DUPLICATE_HEADER): Row(400, "Bad request"),

@@ -104,7 +104,9 @@ class Quota(NamedTuple):
     `store` is `local`, `redis` for the one that the settings name for all processes, or a Redis of the configuration's;
     the adapter counts and asks the plugin what it means. A request that would be more than `limit` is not counted,
     under none of the keys it was to be counted under; None: it always is. `rule` names what asks: of memory each has
-    a share.
+    a share. `told` is what the plugin calls this one. `sliding`: windows are those of the clock, and what the one
+    before has seen counts for as long as it reaches into the last `window` seconds; such a quota has a limit, and
+    stands alone.
     """
 
     key: str
@@ -112,6 +114,14 @@ class Quota(NamedTuple):
     store: str | RedisServer = "local"
     limit: int | None = None
     rule: str = ""
+    told: str = ""
+    sliding: bool = False
+
+
+class InTurn(NamedTuple):
+    """Quotas to be counted one after the other, each only where the plugin let the one before it pass."""
+
+    quotas: list[Quota]
 
 
 class Spent(NamedTuple):
@@ -122,11 +132,11 @@ class Spent(NamedTuple):
     """
 
     used: int
-    reset: int
+    reset: float
 
 
 #: What a rule says of a request: refused, to be counted first, passed as somebody of whom more is known, or passed.
-Judgement = Rejected | list[Quota] | Identity | None
+Judgement = Rejected | list[Quota] | InTurn | Identity | None
 
 
 class RulePlugin(Protocol):

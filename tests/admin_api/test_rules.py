@@ -61,7 +61,18 @@ def test_they_may_stand_everywhere_and_come_back_as_sent(api: Api, path: str) ->
         (
             "limit-count",
             {"count": 0, "time_window": 1},
-            'property "count" validation failed: expected 0 to be greater than 0',
+            'property "count" validation failed: value should match only one schema, but matches none',
+        ),
+        # t/plugin/limit-count-rules.t, tests 1 and 2.
+        (
+            "limit-count",
+            {"count": 2, "time_window": 5, "rules": [{"count": 1, "time_window": 10, "key": "${http_company}"}]},
+            "value should match only one schema, but matches both schemas 1 and 2",
+        ),
+        (
+            "limit-count",
+            {"rules": [{"count": count, "time_window": 9, "key": "${http_company}"} for count in (5, 8)]},
+            "duplicate key '${http_company}' in rules",
         ),
         (
             "limit-count",

@@ -72,6 +72,34 @@ def test_each_consumer_its_own_with_headers_and_words(served: Served) -> None:
     assert [served.get(target).status for _ in range(3)] == [401] * 3
 
 
+def test_rules_with_numbers_that_requests_give(served: Served) -> None:
+    # t/plugin/limit-count-rules.t, tests 3 to 9 and 12.
+    user = {"key": "${http_user}", "count": "${http_jack_count ?? 1}", "time_window": 600, "header_prefix": "jack"}
+    project = {"key": "${http_project}", "count": "${http_apisix_count}", "time_window": 600}
+    limit = {"policy": "redis", "rejected_msg": "rejected", "rules": [user, project]}
+    target = route(served, "rules", limit_count=limit)
+    assert [served.get(target, {"user": "jack", "jack-count": "2"}).status for _ in range(3)] == [200, 200, 503]
+    first, second = served.get(target, {"user": "jill"}), served.get(target, {"user": "jill"})
+    assert (first.status, first.headers["x-jack-ratelimit-remaining"]) == (200, "0")
+    assert (second.status, second.body) == (503, b'{"error_msg":"rejected"}\n')
+    by_project = [served.get(target, {"project": "a", "apisix-count": "1"}) for _ in range(2)]
+    assert [found.status for found in by_project] == [200, 503]
+    assert by_project[0].headers["x-2-ratelimit-limit"] == "1"
+    nothing = served.get(target)
+    assert (nothing.status, nothing.body) == (503, b'{"error_msg":"failed to limit count"}\n')
+
+
+@pytest.mark.parametrize("policy", ["redis", "local"])
+def test_a_sliding_window(served: Served, policy: str) -> None:
+    limit = {**LIMIT, "window_type": "sliding", "policy": policy, "time_window": 86400}
+    target = route(served, f"sliding-{policy}", limit_count=limit)
+    passed = storm(served.port, [raw("GET", target, {})] * 100)[200]
+    assert passed == 10 if policy == "redis" else 10 <= passed <= 20
+    found = [served.get(target) for _ in range(20)][-1]
+    assert (found.status, found.headers["x-ratelimit-remaining"]) == (429, "0")
+    assert 0 < float(found.headers["x-ratelimit-reset"]) <= 86400
+
+
 def test_a_limit_with_a_redis_of_its_own(served: Served, redis_url: str) -> None:
     own = {"redis_host": "127.0.0.1", "redis_port": 6379, "redis_database": int(redis_url.rpartition("/")[2])}
     limit = {**LIMIT, "count": 1, "policy": "redis", **own}

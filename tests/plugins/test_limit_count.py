@@ -15,13 +15,14 @@ from hmac_gateway.core.identity import NOBODY, Identity
 from hmac_gateway.core.message import Message
 from hmac_gateway.core.words import TABLE, answer
 from hmac_gateway.plugins import limit_count
-from hmac_gateway.plugins.base import Facts, Quota, RedisServer, Spent
+from hmac_gateway.plugins.base import Facts, InTurn, Quota, RedisServer, Spent
 from tests.test_docs import read, table
 
 from .test_consumer_restriction import JSON
 
 ALICE = Identity(Consumer("1", "alice", group_id="gold"))
 MINUTE = {"count": 2, "time_window": 60}
+RULE = {"count": 1, "time_window": 1, "key": "${http_company}"}
 
 
 def quota(target: str = "/a?x=1&flag", identity: Identity = ALICE, addr: str = "192.0.2.7", **config: Any) -> Quota:
@@ -57,7 +58,8 @@ def quota(target: str = "/a?x=1&flag", identity: Identity = ALICE, addr: str = "
     ],
 )
 def test_keys(config: dict[str, Any], key: str) -> None:
-    assert quota(**config) == Quota(key, 60, "local", rule="shared:shop" if key.startswith("shared:") else "here")
+    rule = "shared:shop" if key.startswith("shared:") else "here"
+    assert quota(**config) == Quota(key, 60, "local", limit=2, rule=rule)
 
 
 def test_parts_of_a_combination_cannot_be_shifted() -> None:
@@ -76,7 +78,10 @@ def test_a_key_is_short_and_ascii_whatever_a_client_sends() -> None:
 
 def told(spent: Spent | None, **config: Any) -> tuple[list[str], tuple[int, bytes] | None]:
     compiled = limit_count.compile({**MINUTE, **config})
-    headers, rejected = limit_count.counted(compiled, [Quota("k", 60)], None if spent is None else [spent])
+    (limit,) = compiled.limits
+    assert isinstance(limit.count, int)
+    quotas = [Quota("k", 60, limit=limit.count)]
+    headers, rejected = limit_count.counted(compiled, quotas, None if spent is None else [spent])
     shown = None if rejected is None else answer(rejected)
     assert [name for name, _ in headers] in ([], ["X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"])
     return [value for _, value in headers], None if shown is None else (shown.status, shown.body)
@@ -101,6 +106,66 @@ def test_digits_as_text_are_numbers() -> None:
     assert told(Spent(11, 1), count="10")[1] is not None and told(Spent(10, 1), count="10")[1] is None
 
 
+def judged(config: dict[str, Any], **headers: str) -> Any:
+    message = Message("GET", "/", [(name.replace("_", "-"), value) for name, value in headers.items()])
+    return limit_count.check(message, limit_count.compile(config), Facts(NOBODY, "r", "s", "here"), 0.0)
+
+
+# Statuses, keys and headers of the rest are those of APISIX's t/plugin/limit-count-rules.t and limit-count-variable.t.
+
+
+def test_numbers_may_be_variables() -> None:
+    config = {"count": "${http_count ?? 2}", "time_window": "$http_tw"}
+    (found,) = judged(config, tw="5")
+    assert (found.limit, found.window) == (2, 5)
+    (found,) = judged(config, tw="5", count="7")
+    assert found.limit == 7
+    for headers in ({}, {"tw": "x"}, {"tw": "0"}, {"tw": "-1"}, {"tw": "5", "count": "1e3"}, {"tw": "9" * 40}):
+        refused = judged(config, **headers)
+        assert answer(refused).status == 503 and answer(refused).body == b'{"error_msg":"failed to limit count"}\n'
+        assert judged({**config, "allow_degradation": True}, **headers) is None
+
+
+def test_rules_are_asked_in_turn_where_they_have_a_key() -> None:
+    user = {"key": "${http_user}", "count": "${http_jack_count}", "time_window": 60, "header_prefix": "jack"}
+    project = {"key": "${http_project}_p", "count": 3, "time_window": 5}
+    config = {"rules": [user, project], "rejected_msg": "rejected"}
+    both = judged(config, user="a", jack_count="2", project="b")
+    assert isinstance(both, InTurn)
+    assert both.quotas == [
+        Quota("here:1:1:a", 60, "local", 2, "here", "jack"),
+        Quota("here:2:1:b_p", 5, "local", 3, "here", "2"),
+    ]
+    compiled = limit_count.compile(config)
+    headers, refused = limit_count.counted(compiled, both.quotas[:1], [Spent(1, 60)])
+    assert refused is None
+    assert headers == [
+        ("X-jack-RateLimit-Limit", "2"),
+        ("X-jack-RateLimit-Remaining", "1"),
+        ("X-jack-RateLimit-Reset", "60"),
+    ]
+    headers, refused = limit_count.counted(compiled, both.quotas[1:], [Spent(4, 3)])
+    assert headers[0] == ("X-2-RateLimit-Limit", "3") and refused is not None
+    assert (answer(refused).status, answer(refused).body) == (503, b'{"error_msg":"rejected"}\n')
+    # A rule whose key or number is not there is passed over; where none is left, nobody can tell.
+    assert [found.told for found in judged(config, user="a", project="b").quotas] == ["2"]
+    assert answer(judged(config)).status == 503
+
+
+def test_rules_with_like_keys_count_for_themselves() -> None:
+    rules = [{**RULE, "key": "${http_a}"}, {**RULE, "key": "${http_b}"}]
+    first, second = judged({"rules": rules}, a="x", b="x").quotas
+    assert first.key != second.key
+
+
+def test_a_sliding_window() -> None:
+    found = quota(window_type="sliding")
+    assert found.sliding and found.limit == 2
+    assert told(Spent(1, 3.42))[0] == ["2", "1", "3.42"]
+    assert told(Spent(3, 1.5))[0] == ["2", "0", "1.5"]
+    assert told(Spent(3, 12.0))[0] == ["2", "0", "12"]
+
+
 @pytest.mark.parametrize(
     ("config", "field"),
     [
@@ -112,12 +177,19 @@ def test_digits_as_text_are_numbers() -> None:
         ({**MINUTE, "count": 1.5}, "count"),
         ({**MINUTE, "count": True}, "count"),
         ({**MINUTE, "count": "0"}, "count"),
-        ({**MINUTE, "count": "$http_x"}, "count"),
+        ({**MINUTE, "count": "$no_such"}, "count"),
+        ({**MINUTE, "count": "http_x"}, "count"),
         ({**MINUTE, "count": "9" * 17}, "count"),
         ({**MINUTE, "count": 2**53 + 1}, "count"),
         ({**MINUTE, "time_window": "1 "}, "time_window"),
         ({**MINUTE, "time_window": "٣"}, "time_window"),
-        ({"rules": [{"count": 1, "time_window": 1, "key": "remote_addr"}]}, "rules"),
+        ({"rules": []}, "rules"),
+        ({"rules": [{"count": 1, "time_window": 1, "key": "remote_addr"}]}, "rules.1.key"),
+        ({"rules": [RULE, {**RULE, "key": "$host", "count": "0"}]}, "rules.2.count"),
+        ({"rules": [{**RULE, "time_window": "$no_such"}]}, "rules.1.time_window"),
+        ({"rules": [RULE, {**RULE, "count": 5}]}, "rules.2.key"),
+        ({"rules": [{**RULE, "header_prefix": "a: b"}]}, "rules.1.header_prefix"),
+        ({**MINUTE, "rules": [RULE]}, "configuration"),
         ({**MINUTE, "key": "no_such"}, "key"),
         ({**MINUTE, "key": ""}, "key"),
         ({**MINUTE, "key": "uri_param_x"}, "key"),
@@ -134,7 +206,7 @@ def test_digits_as_text_are_numbers() -> None:
         ({**MINUTE, "policy": "redis", "redis_host": "h.test", "redis_password": 5}, "redis_password"),
         ({**MINUTE, "policy": "redis", "redis_host": "h.test", "redis_pasword": "s3cret"}, "redis_pasword"),
         ({**MINUTE, "sentinel_password": "s3cret"}, "sentinel_password"),
-        ({**MINUTE, "window_type": "sliding"}, "window_type"),
+        ({**MINUTE, "window_type": "rolling"}, "window_type"),
         ({**MINUTE, "rejected_code": 600}, "rejected_code"),
         ({**MINUTE, "rejected_msg": ""}, "rejected_msg"),
         ({**MINUTE, "group": ""}, "group"),
@@ -157,7 +229,7 @@ def test_any_configuration_is_taken_or_refused_by_name(config: dict[str, Any]) -
     assert isinstance(found, list)
     (quota,) = found
     assert quota.window >= 1 and quota.key.isascii()
-    assert compiled.count >= 1
+    assert quota.limit is not None and quota.limit >= 1
 
 
 def test_groups_must_agree_in_what_counts() -> None:
