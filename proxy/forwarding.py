@@ -136,7 +136,7 @@ class Forwarder:
                     if isinstance(error, ReadTimeout | SendTimeout):
                         turn.answered()
                     self._end(turn)
-                if not isinstance(error, TransportError) or not may_repeat(upstream, message.method, repeatable, error):
+                if not isinstance(error, TransportError) or not may_repeat(message.method, repeatable, error):
                     raise
                 if retries is None:
                     retries = Retries(upstream, failed, chooser, identity)

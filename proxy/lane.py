@@ -460,7 +460,7 @@ class Lane:
                     if error.stale and repeatable and not fresh and not exchange.left:
                         fresh = True
                         continue
-                if not may_repeat(upstream, message.method, repeatable, error) or exchange.left:
+                if not may_repeat(message.method, repeatable, error) or exchange.left:
                     raise
                 exchange.connection = None
                 connection.abort()

@@ -84,8 +84,8 @@ class Upstream:
     """A compiled upstream. `nodes` are those that may get traffic, higher priority first.
 
     `hash_on` and `key` say what chash hashes, `fallback` what else where that is nothing, and `captures` is the path
-    that names parts of it (Kong). `again`: as Kong does it, nodes are tried once more when all were, and safe requests
-    after they were sent. `measured`: the balancer wants to hear when an exchange is over.
+    that names parts of it (Kong). `again`: as Kong does it, nodes are tried once more when all were. `measured`: the
+    balancer wants to hear when an exchange is over.
     """
 
     id: str

@@ -20,12 +20,13 @@ Choose = Callable[[Upstream, Collection[str], Message, Identity], Node | None]
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 
-def may_repeat(upstream: Upstream, method: str, repeatable: bool, error: TransportError) -> bool:
+def may_repeat(method: str, repeatable: bool, error: TransportError) -> bool:
     """Whether a request that was sent may go to another node. `repeatable`: it has no body, or one that is kept.
 
-    Only Kong's dialect does so, where no byte of an answer came; and, more careful than Kong, for safe methods only.
+    As nginx does it for both originals (`proxy_next_upstream error timeout`), where no byte of an answer came; and,
+    more careful than nginx, for safe methods only.
     """
-    if not upstream.again or method not in SAFE_METHODS or not repeatable:
+    if method not in SAFE_METHODS or not repeatable:
         return False
     return isinstance(error, ReadTimeout | SendTimeout) or (isinstance(error, UpstreamBroken) and error.silent)
 

@@ -855,11 +855,13 @@ def test_next_node_is_tried_when_one_refuses_and_none_twice(configure: Any) -> N
     assert len(refused) == 2
 
 
-def test_request_that_was_sent_is_not_sent_to_another_node(configure: Any) -> None:
+def test_request_that_was_sent_is_sent_to_another_node_where_that_changes_nothing(configure: Any) -> None:
     with Upstream(closed) as one, Upstream(closed) as two:
         configure(one.port, two.port, retries=1)
         assert ask("GET", "/x").status == 502
-        assert len(one.peers) + len(two.peers) == 1
+        assert len(one.peers) + len(two.peers) == 2
+        assert ask("POST", "/x").status == ask("PUT", "/x", body=b"x").status == 502
+        assert len(one.peers) + len(two.peers) == 4
 
 
 @pytest.fixture
