@@ -145,7 +145,8 @@ def _allowed(found: Problem) -> str:
 # --- APISIX's grammar of schema errors (its jsonschema library's) ---
 
 
-def _lua_type(value: Any) -> str:
+def lua_type(value: Any) -> str:
+    """What Lua calls the type of a JSON value."""
     if value is None:
         return "userdata"
     if isinstance(value, bool):
@@ -193,7 +194,7 @@ def _apisix_inner(found: Problem) -> str:
             return f"additional properties forbidden, found {_extra(found)}"
         case "type":
             wanted = limit if isinstance(limit, str) else f"one of {', '.join(limit)}"
-            return f"wrong type: expected {wanted}, got {_lua_type(value)}"
+            return f"wrong type: expected {wanted}, got {lua_type(value)}"
         case "enum":
             return "matches none of the enum values"
         case "minimum":

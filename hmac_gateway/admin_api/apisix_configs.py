@@ -8,19 +8,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
+from ..schema import lua_type
 from .apisix_absent import ABSENT, refused
 from .apisix_resources import CREDENTIALS, RESOURCES, Resource
 from .apisix_store import check
-from .errors import ApiError, refuse
+from .errors import ApiError, invalid, refuse
 
 _STAMPS: Final = ("create_time", "update_time")
 _BETWEEN: Final = "/credentials/"
+#: Whose schemas in APISIX ask for an id.
+_WITH_ID: Final = frozenset(["plugin_configs", "consumer_groups", "global_rules"])
 #: APISIX counts its own versions of each list there.
 _VERSION: Final = "_conf_version"
 
 
 def validate(document: Any) -> None:
     """Raise ApiError 400 that lists everything wrong: the list, the place in it from 0, and why."""
+    if document is None:
+        raise refuse("invalid request body: empty request body")
     if not isinstance(document, dict):
         raise refuse("invalid request body: it is not an object")
     problems = list(_problems(document))
@@ -31,43 +36,56 @@ def validate(document: Any) -> None:
 
 def _problems(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for name, items in document.items():
-        if name.endswith(_VERSION) and isinstance(items, int):
-            continue
-        if name not in RESOURCES and name not in ABSENT:
+        of = name.removesuffix(_VERSION)
+        if of not in RESOURCES and of not in ABSENT:
             yield {"resource_type": name, "error": f"Unsupported resource type: {name}"}
+        elif name != of:
+            if isinstance(items, bool) or not isinstance(items, int | float):
+                yield {"resource_type": of, "error": f"{name} must be a number, got {lua_type(items)}"}
         elif not isinstance(items, list):
             yield {"resource_type": name, "error": f"{name} must be a list"}
         else:
             seen: set[str] = set()
             for index, item in enumerate(items):
                 try:
-                    key = _check(name, item)
-                    if key in seen:
-                        raise refuse(f"found duplicate id {key} in {name}")
-                    seen.add(key)
+                    _check(name, item)
                 except ApiError as error:
-                    yield {"resource_type": name, "index": index, "error": _text(error)}
+                    text = f"invalid {name} at index {index}, err: {_text(error)}"
+                    yield {"resource_type": name, "index": index, "error": text}
+                kind, key = _identity(name, item)
+                if key in seen:
+                    yield {"resource_type": name, "index": index, "error": f"found duplicate {kind} {key} in {name}"}
+                if key:
+                    seen.add(key)
 
 
-def _check(name: str, item: Any) -> str:
-    """Refuse (ApiError) a wrong object; its id."""
+def _check(name: str, item: Any) -> None:
+    """Refuse (ApiError) a wrong object. As in APISIX, only those need an id whose schema there asks for it."""
     if name in ABSENT:
         raise refused(name)
     if not isinstance(item, dict):
         raise refuse("missing configurations")
     resource: Resource = RESOURCES[name]
     doc = {field: value for field, value in item.items() if field not in _STAMPS}
-    key = str(doc.get(resource.key_field, ""))
     if name == "consumers" and _BETWEEN in str(doc.get("id", "")):
-        key = str(doc["id"])
-        resource, doc = CREDENTIALS, {**doc, "id": key.partition(_BETWEEN)[2]}
+        resource, doc = CREDENTIALS, {**doc, "id": str(doc["id"]).partition(_BETWEEN)[2]}
     elif name == "consumers":
         # The importer's form repeats the name there.
         doc.pop("id", None)
-    if not key:
-        raise refuse(f"missing {resource.kind} {'name' if resource.key_field == 'username' else 'id'}")
+    elif name in _WITH_ID and "id" not in doc:
+        raise invalid('property "id" is required')
     check(resource, doc)
-    return key
+
+
+def _identity(name: str, item: Any) -> tuple[str, str]:
+    """What names an object among those of its list, in words and as it is; "" where nothing does."""
+    if not isinstance(item, dict):
+        return "", ""
+    if name != "consumers":
+        return "id", str(item.get("id", ""))
+    if "id" in item:
+        return "credential id", str(item["id"])
+    return "username", str(item.get("username", ""))
 
 
 def _text(error: ApiError) -> str:

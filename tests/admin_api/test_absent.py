@@ -59,15 +59,65 @@ def test_a_whole_configuration(api: Api) -> None:
         ({"rotes": []}, [{"resource_type": "rotes", "error": "Unsupported resource type: rotes"}]),
         ({"routes": {}}, [{"resource_type": "routes", "error": "routes must be a list"}]),
         (
-            {"routes": [{"uri": "/x"}, 5]},
+            {"routes": [{"id": "r1", "uri": 123}, 5]},
             [
-                {"resource_type": "routes", "index": 0, "error": "missing route id"},
-                {"resource_type": "routes", "index": 1, "error": "missing configurations"},
+                {
+                    "resource_type": "routes",
+                    "index": 0,
+                    "error": "invalid routes at index 0, err: invalid configuration: "
+                    'property "uri" validation failed: wrong type: expected string, got number',
+                },
+                {
+                    "resource_type": "routes",
+                    "index": 1,
+                    "error": "invalid routes at index 1, err: missing configurations",
+                },
             ],
         ),
         (
             {"services": [{"id": "1"}, {"id": 1}]},
             [{"resource_type": "services", "index": 1, "error": "found duplicate id 1 in services"}],
+        ),
+        # An object may be wrong in itself, and be another one's double.
+        (
+            {"services": [{"id": "1"}, {"id": "1", "x": 2}]},
+            [
+                {
+                    "resource_type": "services",
+                    "index": 1,
+                    "error": "invalid services at index 1, err: invalid configuration: "
+                    "additional properties forbidden, found x",
+                },
+                {"resource_type": "services", "index": 1, "error": "found duplicate id 1 in services"},
+            ],
+        ),
+        (
+            {"consumers": [{"username": "jack"}, {"username": "jack"}]},
+            [{"resource_type": "consumers", "index": 1, "error": "found duplicate username jack in consumers"}],
+        ),
+        (
+            {"consumers": [{"id": "c/credentials/1", "plugins": {"key-auth": {"key": key}}} for key in "ab"]},
+            [
+                {
+                    "resource_type": "consumers",
+                    "index": 1,
+                    "error": "found duplicate credential id c/credentials/1 in consumers",
+                }
+            ],
+        ),
+        (
+            {"global_rules": [{"plugins": {}}]},
+            [
+                {
+                    "resource_type": "global_rules",
+                    "index": 0,
+                    "error": 'invalid global_rules at index 0, err: invalid configuration: property "id" is required',
+                }
+            ],
+        ),
+        (
+            {"routes_conf_version": "3"},
+            [{"resource_type": "routes", "error": "routes_conf_version must be a number, got string"}],
         ),
         (
             {"consumers": [{"id": "c/credentials/1", "plugins": {"key-auth": {}}}, {"desc": "d"}]},
@@ -75,15 +125,26 @@ def test_a_whole_configuration(api: Api) -> None:
                 {
                     "resource_type": "consumers",
                     "index": 0,
-                    "error": "invalid plugins configuration: failed to check the configuration of plugin key-auth "
-                    'err: property "key" is required',
+                    "error": "invalid consumers at index 0, err: invalid plugins configuration: "
+                    'failed to check the configuration of plugin key-auth err: property "key" is required',
                 },
-                {"resource_type": "consumers", "index": 1, "error": "missing consumer name"},
+                {
+                    "resource_type": "consumers",
+                    "index": 1,
+                    "error": "invalid consumers at index 1, err: invalid configuration: "
+                    'property "username" is required',
+                },
             ],
         ),
         (
             {"protos": [{}]},
-            [{"resource_type": "protos", "index": 0, "error": "protos are not supported: gRPC is not transcoded"}],
+            [
+                {
+                    "resource_type": "protos",
+                    "index": 0,
+                    "error": "invalid protos at index 0, err: protos are not supported: gRPC is not transcoded",
+                }
+            ],
         ),
     ],
 )
@@ -93,7 +154,15 @@ def test_everything_wrong_is_listed(api: Api, document: dict[str, Any], errors: 
     assert response.json() == {"error_msg": "Configuration validation failed", "errors": errors}
 
 
+def test_objects_need_no_id(api: Api) -> None:
+    # t/admin/config-validate.t, test 14; an empty configuration is its test 9.
+    document = {"routes": [{"uri": path, "plugins": {}} for path in ("/foo", "/bar")], "services": [{}]}
+    assert api.post("configs/validate", document).status_code == api.post("configs/validate", {}).status_code == 200
+
+
 def test_only_an_object_is_a_configuration(api: Api) -> None:
+    empty = api.post("configs/validate", "")
+    assert empty.json() == {"error_msg": "invalid request body: empty request body"}
     for body in ([], None, "5"):
         assert api.post("configs/validate", body).status_code == 400
     assert api.get("configs/validate").status_code == 405
