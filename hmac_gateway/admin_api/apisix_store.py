@@ -138,9 +138,12 @@ def get(resource: Resource, key: str, call: Call) -> Doc:
 def listing(resource: Resource, call: Call, query: Mapping[str, str]) -> Doc:
     """All objects by creation, filtered by name and uri (regular expressions) and label (its key), then paged.
 
-    `total` counts what passed the filters. Raises ApiError 400 for a page_size outside 10..500.
+    `total` counts what passed the filters. Raises ApiError 400 for a page_size outside 10..500, and 404 where a
+    consumer has no credentials: etcd has nothing there, while it keeps an entry for each kind of object.
     """
     rows = rows_of(resource, call).order_by("created_at", "pk")
+    if resource is CREDENTIALS and not rows.exists():
+        raise not_found()
     targets = _filter_argument(query.get("filter", ""))
     for column in ("service_id", "upstream_id"):
         if column in targets and resource.name == "routes":
