@@ -476,7 +476,7 @@ class Plugin(Entity):
         others = Plugin._default_manager.filter(name=self.name, config__group=group).exclude(pk=self.pk)
         for other in others:
             if not limit_count.same_group(self.config, other.config):
-                words = f"group conf mismatched; group {group!r} has another at {other.place}."
+                words = f"{limit_count.MISMATCH}; group {group!r} has another at {other.place}."
                 problems.say("config", f"`config`: {words}")
                 return
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.apps import apps
+from django.core.exceptions import ValidationError
 from django.db import models
 
 from .. import sealing
@@ -20,6 +21,7 @@ from ..core.credential import MASK
 from ..core.errors import ConfigError
 from ..plugins import META_SCHEMA, of_dialect, secret_fields, validate_config
 from ..plugins.fields import Worded
+from ..plugins.limit_count import MISMATCH
 from ..schema import apisix_text, problem
 from .errors import ApiError, refuse
 from .fields import Doc, same
@@ -135,7 +137,12 @@ def write_plugins(row: models.Model, owner: str, wanted: Mapping[str, Any], writ
         if plugin is None:
             plugin = model(name=name, **{owner: row})
         plugin.config, plugin.enabled, plugin.dialect = config, True, "apisix"
-        writer.save(plugin)
+        try:
+            writer.save(plugin)
+        except ValidationError as error:
+            if MISMATCH not in " ".join(error.messages):
+                raise
+            raise refuse(f"failed to check the configuration of plugin {name} err: {MISMATCH}") from None
 
 
 def show_plugins(row: Any) -> Doc:

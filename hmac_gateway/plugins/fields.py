@@ -57,8 +57,9 @@ REALM: Final[dict[str, Any]] = {
     "type": "string",
     "minLength": 1,
     "maxLength": 128,
-    # \Z, since `$` lets a final newline through, which would split the header it goes into.
-    "pattern": r"^[\x20-\x21\x23-\x5B\x5D-\x7E]+\Z",
+    # \Z, since `$` lets a final newline through, which would split the header it goes into. As APISIX writes it: a
+    # refusal quotes it.
+    "pattern": r"^[ -!#-[\]-~]+\Z",
     "description": 'printable ASCII without " and \\',
 }
 #: A header's name.

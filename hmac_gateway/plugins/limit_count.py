@@ -205,6 +205,10 @@ def _rule(place: int, rule: Mapping[str, Any], before: Sequence[Mapping[str, Any
     )
 
 
+#: APISIX's words where that is not so.
+MISMATCH: Final = "group conf mismatched"
+
+
 def same_group(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether two configurations may share a group: all that is about counting is alike, `_meta` aside.
 

@@ -110,6 +110,13 @@ def texts() -> list[tuple[str, Any, str]]:
         ),
         (
             "services/1",
+            {"plugins": {"hmac-auth": {"realm": 'a"b'}}},
+            # get_realm_schema of APISIX's schema_def.lua.
+            plugin + 'property "realm" validation failed: '
+            r'failed to match pattern "^[ -!#-[\\]-~]+$" with "a\"b"',
+        ),
+        (
+            "services/1",
             {"upstream": {"type": "roundrobin"}},
             conf + 'property "upstream" validation failed: value should match only one schema, but matches none',
         ),

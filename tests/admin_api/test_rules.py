@@ -112,7 +112,8 @@ def test_a_group_of_limits_has_one_configuration(api: Api) -> None:
     assert api.put("services/1", {**PLACES["services/1"], "plugins": {"limit-count": config}}).status_code == 201
     other = {"limit-count": {**config, "count": 2}}
     found = api.put("routes/1", {**PLACES["routes/1"], "plugins": other})
-    assert found.status_code == 400 and "group conf mismatched" in found.json()["error_msg"]
+    words = "failed to check the configuration of plugin limit-count err: group conf mismatched"
+    assert (found.status_code, found.json()) == (400, {"error_msg": words})
     assert api.put("routes/1", {**PLACES["routes/1"], "plugins": {"limit-count": config}}).status_code == 201
 
 
