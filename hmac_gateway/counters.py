@@ -60,15 +60,20 @@ class Sliding:
         """What `count` answers, this request counted where it passed; `reset` has two decimals."""
         rate = before / self.window
         if passed:
-            return Spent(min(self.limit, ceil(used + rate * self.left)), _hundredths(self.left))
+            return Spent(min(self.limit, _whole(used + rate * self.left)), _hundredths(self.left))
         wait = self.left
         if used < self.limit:
             wait = max(0.0, self.left - (self.limit - used) / rate)
         return Spent(self.limit + 1, _hundredths(wait))
 
 
+def _whole(number: float) -> int:
+    """The next whole number; what floating point has added to one is not counted (1000.4 + 60 - 1000.4 > 60)."""
+    return ceil(round(number, 6))
+
+
 def _hundredths(seconds: float) -> float:
-    return ceil(seconds * 100) / 100
+    return _whole(seconds * 100) / 100
 
 
 class CounterStore(Protocol):
@@ -118,7 +123,7 @@ class MemoryCounter:
                         self._make_room(now, quota)
                         heapq.heappush(self._ends, (until, quota.key, quota.rule))
                     self._windows[quota.key] = (until, used)
-                spent.append(Spent(used, ceil(until - now)))
+                spent.append(Spent(used, _whole(until - now)))
         return spent
 
     async def acount(self, quotas: Quotas) -> list[Spent]:

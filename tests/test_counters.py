@@ -43,6 +43,17 @@ def test_a_window_begins_with_its_first_request_and_does_not_move() -> None:
     assert one(store, quota) == Spent(1, 10)
 
 
+def test_a_window_is_never_longer_than_it_is() -> None:
+    clock = Clock()
+    store = MemoryCounter(now=clock)
+    clock.now = 1000.4
+    assert clock.now + 60 - clock.now > 60, "so floating point has it"
+    assert one(store, Quota("k", 60)) == Spent(1, 60)
+    clock.now = 1000.01
+    assert (6 - clock.now % 6) * 100 > 199
+    assert one(store, Quota("k", 6, limit=2, sliding=True)) == Spent(1, 1.99)
+
+
 def test_a_full_memory_refuses_and_forgets_only_what_is_over() -> None:
     clock = Clock()
     store = MemoryCounter(3, now=clock)
