@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+from drf_spectacular.drainage import set_override
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 
 from .drf import HmacAuthentication, _step
+from .gate import Step
 
 _SIGNED = {
     "apisix": (
@@ -24,8 +27,14 @@ _SIGNED = {
 }
 
 
+#: Subclasses that differ in their policy only are one scheme, whose name says all that documents tell of it.
+set_override(HmacAuthentication, "suppress_collision_warning", True)
+#: Where credentials stand, if a policy says nothing else.
+_USUAL = frozenset({"authorization", "apikey"})
+
+
 class HmacScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
-    """One security scheme per plugin, named after it."""
+    """One security scheme per plugin, and per format and header that is not its usual one, named after them."""
 
     target_class = HmacAuthentication
     match_subclasses = True
@@ -33,7 +42,14 @@ class HmacScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-cal
 
     def get_security_requirement(self, auto_schema: Any) -> dict[str, list[Any]]:
         """The view's plugin."""
-        self.name = _step(self.target, auto_schema.view)[0].plugin.name
+        step, _ = _step(self.target, auto_schema.view)
+        named = [step.plugin.name]
+        if step.plugin.name == "hmac-auth" and _format(step) != "apisix":
+            named.append(_format(step))
+        header = str(self.get_security_definition(auto_schema).get("name", "")).lower()
+        if header and header not in _USUAL:
+            named.append(header)
+        self.name = re.sub(r"[^A-Za-z0-9._-]", "-", "-".join(named))
         return {self.name: []}
 
     def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
@@ -47,5 +63,9 @@ class HmacScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-cal
         if step.plugin.name in ("key-auth", "jwt-auth"):
             place, name = next((c for c in sorted(step.common.carriers) if c.place == "header"), (place, name))
             return {"type": "apiKey", "in": place, "name": name}
-        words = _SIGNED[step.config.scheme.name.removesuffix("-legacy")] if step.plugin.name == "hmac-auth" else ""
+        words = _SIGNED[_format(step)] if step.plugin.name == "hmac-auth" else ""
         return {"type": "apiKey", "in": place, "name": name.title(), "description": words}
+
+
+def _format(step: Step) -> str:
+    return str(step.config.scheme.name).removesuffix("-legacy")
