@@ -55,6 +55,21 @@ def forgotten(found: Iterable[Placed]) -> Iterator[CheckMessage]:
         )
 
 
+def unheld(found: Iterable[Placed]) -> Iterator[CheckMessage]:
+    """Methods that CREDENTIALS, where they are all there is, have no keys for."""
+    places = [
+        where
+        for where, step in found
+        if not any(method.plugin.name == hmac_auth.name for method in (step, *getattr(step.config, "members", ())))
+    ]
+    if places and value("CREDENTIALS"):
+        yield Warning(
+            f"HMAC_GATEWAY['CREDENTIALS'] holds keys for hmac-auth only, so nobody can pass at: {shortened(places)}.",
+            hint="Ask for hmac-auth there, or remove CREDENTIALS and store credentials in the database.",
+            id="hmac_gateway.W024",
+        )
+
+
 def targets(found: Iterable[Placed]) -> Iterator[CheckMessage]:
     """Signatures that hold for another method, path or query as well."""
     places = [where for where, policy in signed(found) if not _TARGETS & {*policy.required}]

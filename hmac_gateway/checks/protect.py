@@ -122,6 +122,7 @@ def check_policies(app_configs: object, **kwargs: Any) -> Iterator[CheckMessage]
     yield from policies.weak(found)
     yield from policies.targets(found)
     yield from policies.forgotten(found)
+    yield from policies.unheld(found)
 
 
 def check_policies_deployed(app_configs: object, **kwargs: Any) -> Iterator[CheckMessage]:

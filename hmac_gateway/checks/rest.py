@@ -134,6 +134,7 @@ def check_authenticators(app_configs: object, **kwargs: Any) -> Iterator[CheckMe
     yield from policies.weak(placed)
     yield from policies.targets(placed)
     yield from policies.forgotten(placed)
+    yield from policies.unheld(placed)
 
 
 def _ours(use: Used) -> list[Any]:

@@ -134,3 +134,16 @@ def test_a_long_skew_matters_when_deployed() -> None:
 def test_replay_protection_wants_a_store_that_lasts() -> None:
     with protecting(entry(replay_protection=True)):
         assert list(found()) == ["hmac_gateway.W006"]
+
+
+def test_methods_that_settings_hold_no_keys_for() -> None:
+    keys = {"client-1": {"secret_key": "0123456789abcdef"}}
+    members = [{"key-auth": {}}, {"hmac-auth": GOOD}]
+    either = {"path": "^/either/", "plugin": "multi-auth", "config": {"auth_plugins": members}}
+    with protecting(entry(), either, CREDENTIALS=keys):
+        assert found(deploy=True) == {}
+    with protecting(entry(), {"path": "^/keys/", "plugin": "key-auth"}, either, CREDENTIALS=keys):
+        messages = found(deploy=True)
+    assert list(messages) == ["hmac_gateway.W024"]
+    text = messages["hmac_gateway.W024"].msg
+    assert "entry 2 ('^/keys/')" in text and "entry 3" not in text

@@ -18,7 +18,7 @@ from rest_framework.viewsets import ViewSet
 from hmac_gateway.checks import rest
 from hmac_gateway.drf import ConsumerThrottle, HmacAuthentication
 from tests.checks.test_protect import GOOD
-from tests.support.checks import found
+from tests.support.checks import found, with_settings
 
 HERE = "tests.checks.test_rest"
 
@@ -103,6 +103,12 @@ def test_a_policy_that_cannot_be_used(policy: Any, words: str) -> None:
         message = said(shown)["E014"]
         text = f"{message.msg} {message.hint}"
         assert message.level == 40 and words in text and HERE in text and "hunter2" not in text
+
+
+def test_methods_that_settings_hold_no_keys_for() -> None:
+    with with_settings(CREDENTIALS={"client-1": {"secret_key": "0123456789abcdef"}}):
+        assert said(Orders) == {}
+        assert list(said(Orders, view(hmac_policy={"plugin": "basic-auth"}))) == ["W024"]
 
 
 def test_what_a_property_says_only_a_request_can_tell() -> None:
