@@ -98,6 +98,26 @@ class ConsumerUser:
         """See `has_perm`."""
         return False
 
+    @property
+    def groups(self) -> Any:
+        """Django's groups, of which it has none, as AnonymousUser has none; `consumer.groups` are others."""
+        from django.contrib.auth.models import Group  # not every site has that app
+
+        return Group._default_manager.none()
+
+    @property
+    def user_permissions(self) -> Any:
+        """None, as a query set like that of a user."""
+        from django.contrib.auth.models import Permission
+
+        return Permission._default_manager.none()
+
+    def get_all_permissions(self, obj: Any = None) -> set[str]:
+        """See `has_perm`."""
+        return set()
+
+    get_user_permissions = get_group_permissions = get_all_permissions
+
     def __str__(self) -> str:
         return self.username
 

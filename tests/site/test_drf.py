@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import AnonymousUser
 from django.core.cache import cache
 from django.test import Client, override_settings
 from django.urls import path
@@ -16,7 +17,8 @@ from rest_framework.response import Response
 from rest_framework.throttling import UserRateThrottle
 from rest_framework.views import APIView
 
-from hmac_gateway.drf import ConsumerThrottle, HasConsumer, HmacAuthentication
+from hmac_gateway.core.credential import Consumer
+from hmac_gateway.drf import ConsumerThrottle, ConsumerUser, HasConsumer, HmacAuthentication
 from hmac_gateway.models import ReplayMark
 from tests.support.served import digest_of, signed
 
@@ -167,6 +169,15 @@ def test_has_consumer(where: str, first: int, second: int) -> None:
     assert get(where).status_code == first
     assert get(where, "client-2").status_code == second
     assert Client().get(where).status_code == (403 if where == "/anyone/" else 401)
+
+
+def test_a_consumer_without_a_user_is_asked_for_groups_and_permissions_like_one() -> None:
+    """As permission classes and signals of a site ask anybody who calls. Nothing is there, and nothing is queried."""
+    user: Any = ConsumerUser(Consumer("1", "partner"))
+    assert not user.groups.filter(name="editors").exists() and not user.user_permissions.all()
+    assert not user.get_all_permissions() | user.get_group_permissions() | user.get_user_permissions()
+    missing = {name for name in dir(AnonymousUser) if not name.startswith(("_", "a")) and not hasattr(user, name)}
+    assert missing <= {"check_password", "set_password", "save", "delete"}
 
 
 def test_anonymous_consumers_are_not_authenticated() -> None:
