@@ -7,6 +7,7 @@ code decides here and on the request's path; here it is asked to tell. Nothing i
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
 from django.conf import settings
+from django.urls import Resolver404, resolve
 
 from . import crypto, site
 from .conf import conf
@@ -169,7 +171,12 @@ def _as_refused(report: Report, kept: Rejection, known: bool) -> Report:
 
 
 def _by_policy(
-    snapshot: Snapshot, message: Message, asked: Mapping[str, Any], now: float, client_string: bytes | None
+    snapshot: Snapshot,
+    message: Message,
+    asked: Mapping[str, Any],
+    now: float,
+    client_string: bytes | None,
+    body: bytes | None = None,
 ) -> Report:
     """A view's own policy, as it stood in the code when the request came."""
     found = _ambiguous(message)
@@ -180,7 +187,30 @@ def _by_policy(
     except ConfigError as error:
         return Report(True, asked=asked["by"], hints=[f"the view's policy cannot be read: {error}"])
     directory = site.settings_only() or snapshot
-    return _passed((step,), directory, message, None, now, client_string, asked=asked["by"])
+    return _passed((step,), directory, message, body, now, client_string, asked=asked["by"])
+
+
+def _asked_by_view(message: Message) -> Mapping[str, Any] | None:
+    """What the view at this address asks for by itself; None where there is none, or where only a request can tell."""
+    try:
+        view: Any = resolve(decoded(message.path).encode("latin-1").decode("utf-8", "replace")).func
+    except Resolver404:
+        return None
+    policy = getattr(view, "hmac_policy", None)
+    if policy is not None:
+        return {"by": "@hmac_required", "policy": policy}
+    drf = sys.modules.get("hmac_gateway.drf")  # not every site has the framework
+    if drf is None or not hasattr(view, "cls"):
+        return None
+    try:
+        made = view.cls(**view.initkwargs)
+        made.action_map = getattr(view, "actions", None) or {}
+        made.action = made.action_map.get(message.method.lower())
+        ours = next(each for each in made.get_authenticators() if isinstance(each, drf.HmacAuthentication))
+        policy = getattr(made, "hmac_policy", None)
+    except Exception:
+        return None  # the site's own code, which may want to see the request
+    return {"by": "HmacAuthentication", "policy": ours.policy or {} if policy is None else policy}
 
 
 def _seen_paths(message: Message, paths: Sequence[str]) -> list[tuple[str, str]]:
@@ -219,25 +249,28 @@ def _at_the_door(
 def explain_pasted(
     snapshot: Snapshot | None, message: Message, body: bytes | None, now: float, client_string: bytes | None = None
 ) -> Report:
-    """Explain a request of which no more is known than its bytes: by PROTECT, *this site* routes, then the gateway's.
+    """Explain a request of which no more is known than its bytes.
 
-    `snapshot` is None where a site has no tables. ConfigError where only a view may know what it asks for.
+    By PROTECT and *this site* routes, the view's own policy, then the gateway's routes. `snapshot` is None where a site
+    has no tables. ConfigError where only a request may tell what is asked.
     """
+    found = Snapshot(0) if snapshot is None else snapshot
+    asked = _asked_by_view(message)
     directory = site.settings_only() or snapshot
     if directory is not None:
         report = _at_the_door(directory, message, [(decoded(message.path), message.path)], now, client_string, body)
-        if report is not None:
+        if report is not None and (not report.accepted or asked is None or not asked["policy"]):
             return report
-    found = Snapshot(0) if snapshot is None else snapshot
+    if asked is not None:
+        return _by_policy(found, message, asked, now, client_string, body)
     report = explain_request(found, message, body, now, client_string)
     if report.reason == Reason.NO_ROUTE and (snapshot is None or settings.ROOT_URLCONF != _STANDALONE):
         near = "" if snapshot is None else f" ({'; '.join(report.hints)})"
         raise ConfigError(
             "--raw",
             message.path,
-            f"an address that PROTECT, a *this site* route or a route of the gateway covers{near}; views with their "
-            "own policy (@hmac_required, HmacAuthentication, ProxyView below a prefix) are explained by --request-id "
-            "only",
+            "an address that PROTECT, a *this site* route, a view's own policy (@hmac_required, HmacAuthentication) or "
+            f"the gateway's routes cover{near}; below the prefix of a ProxyView use --request-id",
         )
     return report
 

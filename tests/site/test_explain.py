@@ -23,9 +23,14 @@ from django.core.management.base import CommandError
 from django.http import HttpRequest, HttpResponse
 from django.test import AsyncClient, Client, override_settings
 from django.urls import path, re_path
+from django.utils.decorators import method_decorator
+from django.views.generic import View
+from rest_framework.decorators import action
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.response import Response
+from rest_framework.routers import SimpleRouter
 from rest_framework.views import APIView
+from rest_framework.viewsets import ViewSet
 
 from hmac_gateway import crypto, site
 from hmac_gateway.admin import RejectionAdmin
@@ -35,7 +40,7 @@ from hmac_gateway.logs import AccessLog
 from hmac_gateway.models import Rejection
 from proxy.views import ProxyView
 from tests.settings import HMAC_GATEWAY
-from tests.support.served import signed
+from tests.support.served import digest_of, signed
 
 from .test_database import credential, site_route
 from .test_settings_only import EXAMPLE, ROOT
@@ -72,7 +77,42 @@ class Plain(Orders):
     hmac_policy = None  # type: ignore[assignment]
 
 
+class Asks(Orders):
+    """Decides by the request."""
+
+    def get_authenticators(self) -> Any:
+        return super().get_authenticators() if self.request.method == "GET" else []
+
+
+class Things(ViewSet):
+    authentication_classes = (HmacAuthentication,)
+    permission_classes = (IsAuthenticated,)
+
+    @property
+    def hmac_policy(self) -> Any:
+        return {"config": {} if self.action == "lightly" else STRICT}
+
+    def list(self, request: Any) -> Response:
+        return Response({})
+
+    @action(detail=False)
+    def lightly(self, request: Any) -> Response:
+        return Response({})
+
+
+@method_decorator(hmac_required(config=STRICT), name="dispatch")
+class Reports(View):
+    def get(self, request: HttpRequest) -> HttpResponse:
+        return HttpResponse("ok")
+
+
+router = SimpleRouter()
+router.register("things", Things, basename="thing")
+
 urlpatterns = [
+    *router.urls,
+    path("class/", Reports.as_view()),
+    path("asks/", Asks.as_view()),
     path("decorated/", decorated),
     path("later/", later),
     path("bodies/", bodies),
@@ -284,9 +324,41 @@ def test_a_pasted_request(tmp_path: Path, target: str, asked: str, route: str) -
     assert (report["accepted"], code) == (True, 0)
 
 
-def test_a_pasted_request_to_a_view_with_its_own_policy(tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match="own.*@hmac_required.*--request-id") as error:
-        run("--raw", pasted(tmp_path, "/decorated/", signed("GET", "/decorated/")))
+@pytest.mark.parametrize(
+    ("target", "asked", "reason"),
+    [
+        ("/decorated/", "@hmac_required", "signed_header_absent"),
+        ("/later/", "@hmac_required", "signed_header_absent"),
+        ("/class/", "@hmac_required", "signed_header_absent"),
+        ("/api/decorated/", "@hmac_required", "signed_header_absent"),
+        ("/drf/", "HmacAuthentication", "signed_header_absent"),
+        ("/drf-plain/", "HmacAuthentication", ""),
+        ("/things/", "HmacAuthentication", "signed_header_absent"),
+        ("/things/lightly/", "HmacAuthentication", ""),
+    ],
+)
+def test_a_pasted_request_to_a_view_with_its_own_policy(tmp_path: Path, target: str, asked: str, reason: str) -> None:
+    report, _, code = run("--raw", pasted(tmp_path, target, signed("GET", target)))
+    assert (report["asked"], report["reason"], code) == (asked, reason, int(bool(reason)))
+    report, _, code = run("--raw", pasted(tmp_path, target, refused(target)))
+    mismatch = "signature_mismatch" if not reason or target.startswith("/api/") else reason
+    assert (report["reason"], code) == (mismatch, 1)
+
+
+def test_a_pasted_body_is_held_against_the_policy_of_its_view(tmp_path: Path) -> None:
+    listed = ("@request-target", "date", "digest")
+    for body, reason in ((b"body", ""), (b"bode", "digest_mismatch")):
+        headers = signed("POST", "/bodies/", listed=listed, headers={"digest": digest_of(b"body")})
+        lines = ["POST /bodies/ HTTP/1.1", "Host: testserver", *(f"{name}: {value}" for name, value in headers.items())]
+        file = tmp_path / "raw"
+        file.write_bytes("\r\n".join([*lines, "", ""]).encode() + body)
+        assert run("--raw", str(file))[0]["reason"] == reason
+
+
+@pytest.mark.parametrize("target", ["/gw/nowhere", "/asks/", "/other/"])
+def test_a_pasted_request_of_which_only_the_site_can_tell(tmp_path: Path, target: str) -> None:
+    with pytest.raises(CommandError, match="@hmac_required.*ProxyView.*--request-id") as error:
+        run("--raw", pasted(tmp_path, target, signed("GET", target)))
     assert error.value.returncode == 2
 
 
@@ -314,10 +386,12 @@ def test_settings_only(tmp_path: Path) -> None:
         return done.stdout, done.stderr, done.returncode
 
     good = signed("GET", "/orders/", key_id="shop-1", secret="a-secret")
+    # PROTECT lets it pass, and then the view's own policy.
     out, err, status = explain("--raw", pasted(tmp_path, "/orders/", good))
-    assert (out.splitlines()[:1], status) == (["accepted   route (none)   plugin hmac-auth   asked by PROTECT"], 0), err
+    told = "accepted   route (none)   plugin hmac-auth   asked by HmacAuthentication"
+    assert (out.splitlines()[:1], status) == ([told], 0), err
     out, err, status = explain("--raw", pasted(tmp_path, "/orders/?a=1", good))
-    assert out.startswith("refused: signature_mismatch") and status == 1, err
+    assert out.startswith("refused: signature_mismatch") and "asked by PROTECT" in out and status == 1, err
     _, err, status = explain("--request-id", "abc")
     assert status != 0 and "EMBED" in err and "--raw" in err and "LookupError" not in err
     _, err, _ = explain("--raw", pasted(tmp_path, "/elsewhere/", good))
