@@ -1,4 +1,4 @@
-"""PROTECT: every entry can be compiled, matches what it seems to, and asks for enough.
+"""PROTECT and @hmac_required: every entry can be compiled, matches what it seems to, and asks for enough.
 
 Imports `site_settings`, which compiles entries; `middleware` asks here whether bodies are checked.
 """
@@ -6,16 +6,18 @@ Imports `site_settings`, which compiles entries; `middleware` asks here whether 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from django.core.checks import CheckMessage, Error, Warning
+from django.urls import URLPattern, get_resolver
 
 from ..core.errors import ConfigError
 from ..plugins import PLUGINS
-from ..site_settings import PROTECT_KEYS, Protected, compile_protect, place
+from ..site_settings import PROTECT_KEYS, Protected, compile_protect, place, policy
 from . import policies
 from .common import did_you_mean, told, value
+from .credentials import nobody
 from .policies import Placed
 from .values import readable
 
@@ -116,9 +118,36 @@ def _seeming(where: str, pattern: str) -> Iterator[CheckMessage]:
         )
 
 
+def decorated() -> list[tuple[str, Mapping[str, Any]]]:
+    """The views under @hmac_required that the URLconf leads to, each with its policy."""
+    found = {}
+    try:
+        for view in _callbacks(get_resolver().url_patterns):
+            given = getattr(view, "hmac_policy", None)
+            if isinstance(given, Mapping):
+                named = getattr(view, "view_class", view)
+                found[id(given)] = f"{named.__module__}.{named.__qualname__}", given
+    except Exception:
+        return []  # a URLconf that cannot be imported is for Django to tell
+    return [*found.values()]
+
+
+def _callbacks(patterns: Iterable[Any]) -> Iterator[Any]:
+    for pattern in patterns:
+        if isinstance(pattern, URLPattern):
+            yield pattern.callback
+        else:
+            yield from _callbacks(pattern.url_patterns)
+
+
 def check_policies(app_configs: object, **kwargs: Any) -> Iterator[CheckMessage]:
-    """What the entries ask for is weaker than it could be."""
-    found = placed()
+    """What the entries, and decorated views, ask for is weaker than it could be."""
+    views = decorated() if readable("PROTECT", "MAX_BODY") else []
+    if views and not value("PROTECT"):
+        yield from nobody("@hmac_required")
+    for where, given in views:
+        yield from policies.misspelt(f"{where}: config", given)
+    found = [*placed(), *(Placed(where, policy(given)) for where, given in views)]
     yield from policies.weak(found)
     yield from policies.targets(found)
     yield from policies.forgotten(found)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
 from django.test import override_settings
+from django.urls import include, path
+from django.utils.decorators import method_decorator
+from django.views.generic import View
 
+from hmac_gateway.decorators import hmac_required
 from hmac_gateway.plugins.hmac_auth import PROPOSED
 from tests.settings import HMAC_GATEWAY, MIDDLEWARE
 from tests.support.checks import found
@@ -147,3 +152,35 @@ def test_methods_that_settings_hold_no_keys_for() -> None:
     assert list(messages) == ["hmac_gateway.W024"]
     text = messages["hmac_gateway.W024"].msg
     assert "entry 2 ('^/keys/')" in text and "entry 3" not in text
+
+
+def test_decorated_views_count_as_well() -> None:
+    def view(request: Any) -> Any: ...
+
+    class Reports(View): ...
+
+    def said(*views: Any) -> dict[str, Any]:
+        namespace: Any = type(sys)("site_urls")
+        patterns = [path(f"{number}/", shown) for number, shown in enumerate(views)]
+        namespace.urlpatterns = [path("deep/", include((patterns, "deep")))]
+        with override_settings(ROOT_URLCONF=namespace):
+            return found()
+
+    assert said(hmac_required(config=GOOD)(view), view) == {}
+    weak = {"signed_headers": ["date"], "replay_protection": True, "reallm": "x"}
+    messages = said(hmac_required(config=weak)(view))
+    assert sorted(messages) == [f"hmac_gateway.W0{number}" for number in ("04", "06", "10", "12")]
+    assert all(f"{__name__}.test_decorated" in message.msg for message in messages.values())
+    decorate = method_decorator(hmac_required(config=GOOD | {"signed_headers": ["date"]}), name="dispatch")
+    messages = said(decorate(Reports).as_view(), hmac_required(config=GOOD)(view))
+    assert list(messages) == ["hmac_gateway.W012"] and "Reports." in messages["hmac_gateway.W012"].msg
+    with protecting(CREDENTIALS={"client-1": {"secret_key": "0123456789abcdef"}}):
+        assert list(said(hmac_required(plugin="key-auth")(view))) == ["hmac_gateway.W024"]
+
+
+def test_decorated_views_that_nobody_can_enter(monkeypatch: pytest.MonkeyPatch) -> None:
+    namespace: Any = type(sys)("site_urls")
+    namespace.urlpatterns = [path("", hmac_required(config=GOOD)(lambda request: None))]
+    monkeypatch.setattr("hmac_gateway.checks.credentials.tables_installed", lambda: False)
+    with override_settings(ROOT_URLCONF=namespace):
+        assert list(found()) == ["hmac_gateway.E010"]

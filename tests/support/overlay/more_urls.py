@@ -2,6 +2,7 @@
 
 import hashlib
 
+from django.conf import settings
 from django.contrib.auth.decorators import login_not_required
 from django.http import JsonResponse
 from django.urls import path, re_path
@@ -28,7 +29,7 @@ def seen(request):
     )
 
 
-@hmac_required(config={"replay_protection": True})
+@hmac_required(config=settings.POLICY | {"replay_protection": True})
 def failing(request):
     raise RuntimeError("what this view has written is rolled back")
 
@@ -43,7 +44,7 @@ class Api(APIView):
 
 urlpatterns = [
     *given,
-    path("decorated/", hmac_required(seen)),
+    path("decorated/", hmac_required(config=settings.POLICY)(seen)),
     path("drf/", Api.as_view()),
     path("failing/", failing),
     re_path(r"^(?:seen|body|basic|guest)/", seen),
