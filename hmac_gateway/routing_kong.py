@@ -7,6 +7,7 @@ lowest number among those found by host and by path prefix, so that its cost doe
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -18,8 +19,14 @@ from .core.paths import decoded
 from .regex import compile_regex, literal_prefix
 from .routing import Route
 
+#: What a pattern spells as paths on the wire do; what it is held against is decoded.
+_ESCAPE: Final = re.compile("%([0-9A-Fa-f]{2})")
 #: More header criteria than this do not rank higher (Kong has eight bits for them).
 _MOST_HEADERS: Final = 255
+
+
+def _literally(escape: re.Match[str]) -> str:
+    return re.escape(chr(int(escape[1], 16)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +50,7 @@ class Path:
         """
         wire = text if text.isascii() else text.encode().decode("latin-1")
         if wire.startswith("~/"):
-            regex = compile_regex(wire[1:], "paths", text)
+            regex = compile_regex(_ESCAPE.sub(_literally, wire[1:]), "paths", text)
             return cls(literal_prefix(regex), regex, text)
         if not wire.startswith("/"):
             raise ConfigError("paths", text, "/ (a fixed path) or ~/ (a regular expression) at the start")

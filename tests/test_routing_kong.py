@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from hmac_gateway.core.errors import ConfigError
 from hmac_gateway.core.message import Message, host_of
+from hmac_gateway.core.paths import decoded
 from hmac_gateway.routing import Route, Router
 from hmac_gateway.routing_kong import Entry, KongRouter, Path, Variant, condition
 from tests.support.fuzz import examples
@@ -74,6 +75,18 @@ def test_a_regex_is_held_to_the_start_only() -> None:
     assert found(routes, "/users/x") is None
     assert found(routes, "/b") == "either"
     assert found(routes, "/x/b") is None  # both sides of | are held to it
+
+
+def test_escapes_of_a_regex_stand_for_what_is_decoded() -> None:
+    routes = [
+        entry("space", r"~/re%20x/\d+$"),
+        entry("dot", "~/a%2Eb"),
+        entry("oe", "~/endel%C3%B8st"),
+        entry("or", "~/x%7Cy"),
+    ]
+    for path, name in (("/re%20x/42", "space"), ("/a.b", "dot"), ("/endel%c3%b8st", "oe"), ("/x%7cy", "or")):
+        assert found(routes, decoded(path)) == name
+    assert found(routes, "/aXb") is found(routes, "/x") is None
 
 
 # The order of Kong's reference: what stands first wins over what follows, each time both fit.

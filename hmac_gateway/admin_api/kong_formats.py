@@ -57,12 +57,11 @@ def check_host(value: str) -> str | None:
 
 
 def check_sni(value: str) -> str | None:
-    """A host name as TLS clients send it; one wildcard may stand at an end."""
-    bare = value.removeprefix("*.") if value.startswith("*.") else value.removesuffix(".*")
-    reason = check_host(bare)
+    """A host name as TLS clients send it."""
+    reason = check_host(value)
     if reason is None:
         try:
-            ipaddress.ip_address(bare.strip("[]"))
+            ipaddress.ip_address(value.strip("[]"))
         except ValueError:
             return None
         return "must not be an IP"

@@ -272,7 +272,8 @@ def _natural(item: Item) -> str | None:
         if doc["instance_name"]:
             return str(doc["instance_name"])
         return ":".join(["plugins", doc["name"], *(key_of(doc, scope) or "" for scope in SCOPES)])
-    name = doc.get(entity.key)
+    # As the file spells it: a target may come without its port.
+    name = item.sent.get(entity.key, doc.get(entity.key))
     if name is None:
         return f"custom_id:{doc['custom_id']}" if doc.get("custom_id") else None
     above = [str(key_of(doc, field)) for field in entity.parents] if entity.key_in_parent else []

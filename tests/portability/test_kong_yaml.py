@@ -16,6 +16,7 @@ from .support import wipe
 
 pytestmark = pytest.mark.django_db
 Route: Any = apps.get_model("hmac_proxy.Route")
+Node: Any = apps.get_model("hmac_proxy.Node")
 Service: Any = apps.get_model("hmac_proxy.Service")
 Plugin: Any = apps.get_model("hmac_proxy.Plugin")
 Credential: Any = apps.get_model("hmac_consumers.Credential")
@@ -59,6 +60,10 @@ def test_derived_ids_are_kongs() -> None:
     assert Service.objects.get().pk == "0855b320-0dd2-547d-891d-601e9b38647f"
     wanted = derived_id("plugins", "plugins:sign-request::0855b320-0dd2-547d-891d-601e9b38647f:")
     assert str(Plugin.objects.get().pk) == wanted
+    # The id is made of the target as the file has it; the port is added later.
+    take(document(upstreams=[{"name": "foo", "targets": [{"target": "10.20.30.40"}]}]))
+    target = Node.objects.get(upstream__name="foo")
+    assert (str(target.pk), target.port) == ("c830b59e-59cc-5392-adfd-b414d13adfc4", 8000)
     # As Kong makes it for another plugin of the same service.
     key = "plugins:file-log::0855b320-0dd2-547d-891d-601e9b38647f:"
     assert derived_id("plugins", key) == "661199ff-aa1c-5498-982c-d57a4bd6e48b"

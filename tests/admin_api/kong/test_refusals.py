@@ -65,6 +65,7 @@ WRONG: list[tuple[str, Any, Any]] = [
         {"paths": ["/"], "https_redirect_status_code": 303},
         {"https_redirect_status_code": "expected one of: 426, 301, 302, 307, 308"},
     ),
+    ("routes", {"snis": ["*.a.test", "1.2.3.4"]}, {"snis": ["invalid value: *.a.test", "must not be an IP"]}),
     ("routes", {"paths": ["/"], "service": "s"}, {"service": "expected a record"}),
     ("routes", {"paths": ["/"], "service": {}}, {"service": {"id": "missing primary key"}}),
     ("routes", {"paths": ["/"], "service": {"id": "s"}}, {"service": {"id": "expected a valid UUID"}}),
