@@ -20,6 +20,7 @@ from urllib.parse import quote, unquote_to_bytes
 from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
+from hmac_gateway.core.dates import parse_http_date
 from hmac_gateway.core.message import Message, split_target
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -125,6 +126,8 @@ class Files:
         # The file that was looked at, whatever has its name by now.
         path = f"/dev/fd/{found.number}"
         response = self._static.file_response(path, found.stat, {"type": "http", "headers": _raw(message)})
+        if _is_another(message, response.headers["etag"], int(found.stat.st_mtime)):
+            return Response(status_code=412)
         if isinstance(response, FileResponse):
             response.headers["content-type"] = response.media_type = _type(found)
         return response
@@ -182,8 +185,25 @@ def _type(found: _Found) -> str:
     return f"{kind}; charset=utf-8" if kind.startswith("text/") else kind
 
 
+def _is_another(message: Message, etag: str, modified: int) -> bool:
+    """Whether a client wants a file only as it knows it, and it has changed (RFC 9110 13.2.2, its first two steps).
+
+    Starlette does not look at these: who asks for the rest of a download would get that of another file.
+    """
+    if message.get("if-match") is not None:
+        wanted = [tag.strip(" \t") for value in message.get_all("if-match") for tag in value.split(",")]
+        return "*" not in wanted and etag not in wanted
+    since = parse_http_date(message.get("if-unmodified-since") or "")
+    return since is not None and modified > since
+
+
 def _raw(message: Message) -> list[tuple[bytes, bytes]]:
-    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in message.headers]
+    """The headers for starlette, which refuses a Range in units that must be ignored (RFC 9110 14.2)."""
+    return [
+        (name.encode("latin-1"), value.encode("latin-1"))
+        for name, value in message.headers
+        if name != "range" or value.lower().startswith("bytes=")
+    ]
 
 
 async def _never() -> MutableMapping[str, Any]:
