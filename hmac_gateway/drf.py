@@ -51,7 +51,7 @@ class Refused(APIException):
     """A refusal that is not 401: a body too large, a path that can be read in two ways, a store that is away."""
 
     def __init__(self, detail: Any, status: int) -> None:
-        super().__init__(detail)
+        super().__init__(detail, detail["code"])
         self.status_code = status
 
 
@@ -249,7 +249,7 @@ def _exception(request: HttpRequest, rejected: Rejected) -> APIException:
     finished(access_of(request), status, rejected)
     code = str(rejected.reason) if rejected.expose or status != 401 else AuthenticationFailed.default_code
     detail = {"detail": answer_text(rejected), "code": code}
-    return AuthenticationFailed(cast(Any, detail)) if status == 401 else Refused(detail, status)
+    return AuthenticationFailed(cast(Any, detail), code) if status == 401 else Refused(detail, status)
 
 
 class HasConsumer(BasePermission):

@@ -45,6 +45,10 @@ class Base(APIView):
         return Response({"user": str(request.user), "data": request.data})
 
 
+class Explicit(HmacAuthentication):
+    policy = {"config": {"expose_reason": True}}
+
+
 class Bodies(Base):
     hmac_policy = {"config": {"signed_headers": ["@request-target", "date", "digest"], "validate_request_body": True}}
 
@@ -70,6 +74,11 @@ class Told(Base):
     hmac_policy = {"config": {"expose_reason": True}}
 
 
+class Codes(Base):
+    def get_exception_handler(self) -> Any:
+        return lambda error, context: Response({"codes": error.get_codes()}, error.status_code)
+
+
 class Slow(ConsumerThrottle):
     rate = "3/hour"
 
@@ -91,6 +100,8 @@ urlpatterns = [
     path("open/", Open.as_view()),
     path("guests/", Guests.as_view()),
     path("told/", Told.as_view()),
+    path("codes/", Codes.as_view()),
+    path("codes/told/", Codes.as_view(authentication_classes=[Explicit])),
     path("throttled/", Throttled.as_view()),
     path("rest/throttled/", Base.as_view(throttle_classes=[Rest])),
     path("named/", Base.as_view(permission_classes=[HasConsumer.named("partner")])),
@@ -142,6 +153,21 @@ def test_bad_signatures_and_unknown_keys_read_alike(key_id: str) -> None:
 
 def test_the_reason_where_it_is_asked_for() -> None:
     assert get("/told/", secret="wrong").json()["code"] == "signature_mismatch"
+
+
+@pytest.mark.parametrize(
+    ("where", "headers", "code"),
+    [
+        ("/codes/", {"secret": "wrong"}, "authentication_failed"),
+        ("/codes/told/", {"secret": "wrong"}, "signature_mismatch"),
+        ("/codes/", {"target": "/codes/./"}, "ambiguous_path"),
+    ],
+)
+def test_exception_handlers_of_a_site_find_the_code(where: str, headers: dict[str, str], code: str) -> None:
+    target = headers.pop("target", where)
+    response = Client().get(where, headers=signed("GET", target, **headers), RAW_URI=target)
+    assert response.status_code in (400, 401)
+    assert set(response.json()["codes"].values()) == {code}
 
 
 def test_bodies() -> None:
