@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.hmacproxied import sign
-from tests.support.installed import Site, make_key
+from tests.support.installed import IGNORED, Site, make_key
 from tests.support.served import ROOT, free_port, request
 
 #: In one process: each pays for Django's start.
@@ -52,6 +52,33 @@ def test_queries_and_a_revocation_elsewhere(embedded: Site) -> None:
         status, refused = json.loads(watching.stdout.readline())
     assert status == 401
     assert 0 < refused - float(revoked) < 1.0
+
+
+VENDORED = """
+from more_settings import *
+from more_settings import EMBED, INSTALLED_APPS
+
+INSTALLED_APPS = [app for app in INSTALLED_APPS if app not in EMBED]
+INSTALLED_APPS += ["consumers", "hmac_gateway", "vendor.hmac_consumers", "vendor.hmac_proxy"]
+"""
+
+
+def test_the_apps_may_lie_anywhere(tmp_path: Path) -> None:
+    """Copied into a site that has apps of their names, without a wheel."""
+    with Site(Path(sys.executable), "existing_site", overlay=True) as site:
+        for package, place in (
+            ("hmac_gateway", "hmac_gateway"),
+            ("consumers", "vendor/hmac_consumers"),
+            ("proxy", "vendor/hmac_proxy"),
+        ):
+            shutil.copytree(ROOT / package, site.folder / place, ignore=IGNORED)
+        (site.folder / "vendor" / "__init__.py").touch()
+        (site.folder / "vendored.py").write_text(VENDORED)
+        site.environment["DJANGO_SETTINGS_MODULE"] = "vendored"
+        make_key(site)
+        shown = site.shell(CHECKS.replace('databases=["default"]', "") + "import consumers; print(consumers.__file__)")
+        assert shown == f"{QUIET}{site.folder / 'consumers' / '__init__.py'}\n"
+        assert "\nOK\n" in site.manage("test", "more_tests", "-v0")
 
 
 def test_hmacproxy_runs_without_a_project(installed: Path, tmp_path: Path) -> None:
