@@ -67,7 +67,7 @@ def hmac_required(
                 outcome = _before(request, await acurrent(), step, given)
                 if isinstance(outcome, Snapshot):
                     outcome = _after(request, step, given, await aadmit(http, (step,), outcome))
-                if outcome is None:
+                if outcome is None and not access_of(http).identity.csrf_exempt:
                     outcome = await sync_to_async(_csrf)(http, inner, args, kwargs)
                 return outcome if outcome is not None else _done(http, step, await inner(request, *args, **kwargs))
 
@@ -79,7 +79,7 @@ def hmac_required(
                 outcome = _before(request, site.snapshot(), step, given)
                 if isinstance(outcome, Snapshot):
                     outcome = _after(request, step, given, admit(http, (step,), outcome))
-                if outcome is None:
+                if outcome is None and not access_of(http).identity.csrf_exempt:
                     outcome = _csrf(http, inner, args, kwargs)
                 return outcome if outcome is not None else _done(http, step, inner(request, *args, **kwargs))
 
@@ -137,8 +137,6 @@ def _after(request: Any, step: Step, given: Mapping[str, Any], outcome: Any) -> 
 
 def _csrf(request: HttpRequest, view: Any, args: Any, kwargs: Any) -> HttpResponseBase | None:
     """Django's own check, which `csrf_exempt` keeps its middleware from making; None when it is passed."""
-    if access_of(request).identity.csrf_exempt:
-        return None
     check = CsrfViewMiddleware(lambda request: HttpResponse())
     check.process_request(request)
     return check.process_view(request, view, args, kwargs)

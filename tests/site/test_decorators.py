@@ -20,6 +20,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from hmac_gateway import decorators
 from hmac_gateway.core.errors import ConfigError
 from hmac_gateway.decorators import hmac_required
 from tests.support.served import digest_of, signed
@@ -141,6 +142,16 @@ def test_csrf_is_checked_for_anonymous_callers(client: Client) -> None:
 
 def test_async() -> None:
     async_to_sync(ask_the_async_view)()
+
+
+def test_where_no_token_is_needed_no_thread_is_asked_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def ask() -> None:
+        headers = body_headers("/later/", b"once")
+        response = await AsyncClient().post("/later/", b"once", content_type="text/plain", headers=headers)
+        assert response.content == b"once"
+
+    monkeypatch.delattr(decorators, "_csrf")
+    async_to_sync(ask)()
 
 
 @pytest.mark.parametrize("where", ["/class/", "/class/async/"])
