@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 
 #: Every key that `HMAC_GATEWAY` may have, with its default. `checks.values` refuses any other.
 DEFAULTS: dict[str, Any] = {
@@ -44,6 +45,16 @@ def setting(name: str, default: Any = None) -> Any:
     """A setting of the site, `default` where it has none."""
     value = ASKED.get(name, ASKED)
     return getattr(settings, name, default) if value is ASKED else value
+
+
+def refuse_unknown_keys() -> None:
+    """Raise ImproperlyConfigured where HMAC_GATEWAY has a key that nobody reads.
+
+    Servers run no system checks, and a misspelt PROTECT would protect nothing.
+    """
+    for key in setting("HMAC_GATEWAY", {}):
+        if key not in DEFAULTS:
+            raise ImproperlyConfigured(f"HMAC_GATEWAY has an unknown key: {key!r}; manage.py check names the nearest.")
 
 
 class Conf:

@@ -25,6 +25,7 @@ from .adapters.django import (
     refusal,
 )
 from .adapters.heads import access_of, raw_target
+from .conf import refuse_unknown_keys
 from .core.errors import Rejected
 from .core.identity import NOBODY
 from .gate import Pipeline
@@ -43,6 +44,7 @@ class HmacGatewayMiddleware:
     async_capable = True
 
     def __init__(self, get_response: Sync | Async) -> None:
+        refuse_unknown_keys()
         self.get_response = get_response
         self._async = iscoroutinefunction(get_response)
         if self._async:

@@ -6,6 +6,8 @@ import time
 from typing import Any
 
 import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.core.handlers.wsgi import WSGIHandler
 from django.test import Client, override_settings
 
 from tests.support.served import digest_of, signed
@@ -64,6 +66,14 @@ def test_a_signed_request_reaches_the_view(client: Client) -> None:
         "path": "/api/things",
     }
     assert response["Cache-Control"] == "private, no-store" and "Authorization" in response["Vary"]
+
+
+def test_a_misspelt_key_keeps_the_server_from_starting() -> None:
+    """Servers run no system checks, and a misspelt PROTECT protects nothing."""
+    WSGIHandler()
+    misspelt = {"CREDENTIALS": ONE, "PROTCT": ["^/api/"]}
+    with override_settings(HMAC_GATEWAY=misspelt), pytest.raises(ImproperlyConfigured, match="key: 'PROTCT'"):
+        WSGIHandler()
 
 
 def test_what_is_not_protected_is_left_alone(client: Client) -> None:
