@@ -142,7 +142,8 @@ async def aadmit(
             refused = await asettle(needs, _stores(request))
         else:
             # Under WSGI each request has an event loop of its own: connections kept for it would never be used again.
-            refused = await asyncio.to_thread(settle, needs, _stores(request))
+            # In the thread that serves it, whose database connection Django looks after.
+            refused = await sync_to_async(settle)(needs, _stores(request))
         access.headers.update(needs.headers)
         if refused is not None:
             return refused

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 from django.conf import settings
+from django.db import connection
 from django.http import Http404, HttpRequest, HttpResponse
 from django.test import AsyncClient, Client, override_settings
+from django.test.utils import CaptureQueriesContext
 from django.urls import path
 from django.utils.decorators import method_decorator
 from django.views.decorators.vary import vary_on_cookie
@@ -142,6 +144,17 @@ def test_csrf_is_checked_for_anonymous_callers(client: Client) -> None:
 
 def test_async() -> None:
     async_to_sync(ask_the_async_view)()
+
+
+@pytest.mark.django_db
+def test_an_async_view_under_wsgi_stores_its_mark_by_the_connection_of_its_thread() -> None:
+    """Each request has an event loop of its own there: whatever belongs to that is left behind with it."""
+    headers = body_headers("/later/", b"stored")
+    with override_settings(HMAC_GATEWAY={**SITE, "REPLAY_STORE": "database"}):
+        with CaptureQueriesContext(connection) as queries:
+            response = Client().post("/later/", b"stored", content_type="text/plain", headers=headers)
+        assert response.content == b"stored" and any("hmac_gateway_replaymark" in each["sql"] for each in queries)
+        assert Client().post("/later/", b"stored", content_type="text/plain", headers=headers).status_code == 401
 
 
 def test_where_no_token_is_needed_no_thread_is_asked_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
