@@ -188,6 +188,8 @@ class DatabaseStore:
     def _add(self, using: str, key: str, ttl: int, longer: bool) -> bool:
         from .models import ReplayMark
 
+        connection = connections[using]
+        before = connection.connection
         now = self._now()
         until = int(now) + ttl + 1
         marks = ReplayMark._default_manager.using(using)
@@ -204,7 +206,13 @@ class DatabaseStore:
                 known = marks.filter(key=key) if longer else marks.filter(key=key, expires_at__lt=int(now))
                 return bool(known.update(expires_at=until))
         except Error as error:
-            connections[using].close_if_unusable_or_obsolete()
+            lost = before is not None and (connection.connection is not before or not connection.is_usable())
+            if lost and not connection.in_atomic_block:
+                # Once more, since the server may have closed an idle connection. If the first try arrived after all,
+                # the second finds its mark and the request is refused: the safe side.
+                connection.close()
+                return self._add(using, key, ttl, longer)
+            connection.close_if_unusable_or_obsolete()
             raise unavailable("database replay store", error) from error
 
     async def aadd(self, key: str, ttl: int, longer: bool = False) -> bool:
