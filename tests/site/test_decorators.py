@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,6 +26,7 @@ from rest_framework.views import APIView
 from hmac_gateway import decorators
 from hmac_gateway.core.errors import ConfigError
 from hmac_gateway.decorators import hmac_required
+from hmac_gateway.models import ReplayMark
 from tests.support.served import digest_of, signed
 
 SITE: dict[str, Any] = {
@@ -155,6 +157,22 @@ def test_an_async_view_under_wsgi_stores_its_mark_by_the_connection_of_its_threa
             response = Client().post("/later/", b"stored", content_type="text/plain", headers=headers)
         assert response.content == b"stored" and any("hmac_gateway_replaymark" in each["sql"] for each in queries)
         assert Client().post("/later/", b"stored", content_type="text/plain", headers=headers).status_code == 401
+
+
+@pytest.mark.django_db
+def test_an_async_view_in_the_transaction_of_a_test() -> None:
+    """Whatever the test has written: its database is not locked for the mark, which goes with the test."""
+    ReplayMark.objects.create(key="written by the test", expires_at=int(time.time()) + 60)
+    headers = body_headers("/later/", b"tested")
+
+    async def ask() -> list[int]:
+        client = AsyncClient()
+        post = {"content_type": "text/plain", "headers": headers}
+        return [(await client.post("/later/", b"tested", **post)).status_code for _ in range(2)]
+
+    with override_settings(HMAC_GATEWAY={**SITE, "REPLAY_STORE": "database"}):
+        assert async_to_sync(ask)() == [200, 401]
+    assert ReplayMark.objects.count() == 2
 
 
 def test_where_no_token_is_needed_no_thread_is_asked_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
