@@ -6,6 +6,7 @@ the runtime then keeps the last good snapshot.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from ipaddress import ip_network
@@ -23,6 +24,9 @@ from hmac_gateway.routing_kong import Entry, KongRouter
 from . import compile_kong
 from .exchange import Keepalive, Target, Timeouts
 from .plan import Forward, Node, Upstream
+from .probes import Checks, compile_checks
+
+logger = logging.getLogger("hmac_gateway.runtime")
 
 Row = Mapping[str, Any]
 #: A compiled plugin; None for one that `_meta.disable` switches off.
@@ -286,7 +290,17 @@ def _upstream(row: Row, node_rows: Iterable[Row]) -> Upstream:
             idle_timeout=float(keepalive.get("idle_timeout", 60)),
             requests=int(keepalive.get("requests", 1000)),
         ),
+        checks=_checks(row),
     )
+
+
+def _checks(row: Row) -> Checks | None:
+    """An upstream's checks. What was written before they were looked at may be wrong; it must not cost the rest."""
+    try:
+        return compile_checks(row["checks"] or {})
+    except ConfigError as error:
+        logger.warning("upstream %s is not probed: %s", row["id"], error)
+        return None
 
 
 def _methods(row: Row) -> frozenset[str]:

@@ -97,6 +97,10 @@ class Gateway(Lane):
             peer = Peer((server[1] if server else None) or 80, trusted)
             await self._authenticated(exchange, outcome, peer, send)
 
+    def _current_upstreams(self) -> Mapping[str, object]:
+        snapshot = self._snapshot()
+        return {} if snapshot is None else snapshot.upstreams
+
     def _swept(self) -> None:
         snapshot = self._snapshot()
         if snapshot is not None and snapshot.upstreams is not self._upstreams:
@@ -255,6 +259,8 @@ class Gateway(Lane):
         exchange.upstream_seconds = time.perf_counter() - began
         if exchange.turn is not None:
             exchange.turn.answered()
+        if upstream.checks is not None and exchange.node is not None:
+            self._health.answered(upstream, exchange.node, response.status)
         if response.status >= 500 and (said := upstream_status(route.dialect, failed, response.status)):
             name = UPSTREAM_STATUS.encode()
             response.headers = [*(pair for pair in response.headers if pair[0] != name), (name, said.encode())]

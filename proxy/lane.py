@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Final, Protocol
 
 from hmac_gateway.core.errors import Rejected
@@ -24,6 +24,7 @@ from hmac_gateway.schemes import key_id_of
 
 from .admission import failure_reason
 from .balancers import Balancer, Turn
+from .health import Health
 from .plan import Node, Upstream, host_header, request_head, returned_headers
 from .plan_kong import RESPONSE_LATENCY
 from .retrying import Retries, may_repeat
@@ -186,6 +187,7 @@ class Lane:
         self._started, self._stopped = started, stopped
         self._balancer = Balancer()
         self._pool = Pool()
+        self._health = Health(self._balancer, self._pool, self._current_upstreams)
         self._running: set[Exchange] = set()
         self._sweeper: asyncio.TimerHandle | None = None
         self._worker = os.urandom(10).hex()
@@ -196,6 +198,10 @@ class Lane:
     async def _handle(self, exchange: Exchange, scope: Scope, trusted: bool, send: Send) -> None:
         """Answer a request; `trusted` is said of the peer."""
         raise NotImplementedError
+
+    def _current_upstreams(self) -> Mapping[str, object]:
+        """Upstreams by id, for those that have checks."""
+        return {}
 
     def _swept(self) -> None:
         """Called a few times a second while there are requests."""
@@ -222,6 +228,7 @@ class Lane:
                     await asyncio.get_running_loop().run_in_executor(None, self._stopped)
                 if self._sweeper is not None:
                     self._sweeper.cancel()
+                await self._health.close()
                 await self._pool.close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
@@ -415,7 +422,8 @@ class Lane:
         message, chooser, identity = exchange.message, exchange.chooser, exchange.identity
         body = framing not in _NO_BODY
         fresh = False
-        first = self._balancer.choose(upstream, (), chooser, identity)
+        choose = self._balancer.choose if upstream.checks is None else self._health.choose
+        first = choose(upstream, (), chooser, identity)
         assert first is not None  # upstreams without nodes do not come so far
         node = first
         while True:
@@ -427,12 +435,14 @@ class Lane:
                 try:
                     connection = await self._pool.connect(node.target, timeouts, upstream.keepalive)
                 except (ConnectFailed, ConnectTimeout) as error:
+                    if upstream.checks is not None:
+                        self._health.failed(upstream, node, error)
                     if exchange.turn is not None:
                         exchange.turn.end()
                         exchange.turn = None
                     if retries is None:
                         retries = Retries(upstream, failed, chooser, identity)
-                    node = retries.after(node, error, time.perf_counter() - began, self._balancer.choose)
+                    node = retries.after(node, error, time.perf_counter() - began, choose)
                     fresh = False
                     continue
             exchange.connection = connection
@@ -460,6 +470,8 @@ class Lane:
                     if error.stale and repeatable and not fresh and not exchange.left:
                         fresh = True
                         continue
+                if upstream.checks is not None and not exchange.left:
+                    self._health.failed(upstream, node, error)
                 if not may_repeat(message.method, repeatable, error) or exchange.left:
                     raise
                 exchange.connection = None
@@ -471,7 +483,7 @@ class Lane:
                     exchange.turn = None
                 if retries is None:
                     retries = Retries(upstream, failed, chooser, identity)
-                node = retries.after(node, error, time.perf_counter() - began, self._balancer.choose)
+                node = retries.after(node, error, time.perf_counter() - began, choose)
                 fresh = False
 
     async def _framing(self, exchange: Exchange, spool: Spool | None) -> str:

@@ -23,6 +23,8 @@ from hmac_gateway.entities import Entity, KeyedEntity, Versioned, are_keys_known
 from hmac_gateway.expr import compile_expr
 from hmac_gateway.models import ConfigVersion
 
+from .probes import compile_checks
+
 SCHEMES = ("http", "https", "grpc", "grpcs")
 BALANCERS = ("roundrobin", "chash", "least_conn", "ewma")
 HASH_ON = {
@@ -154,9 +156,15 @@ class Upstream(NamedEntity):
                 problems.add("keepalive", {name: value}, least)
         if problem := validators.tls_problem(self.tls):
             problems.say("tls", problem)
-        for name, value in self.checks.items():
-            if name in ("active", "passive") and not isinstance(value, dict):
-                problems.add("checks", {name: value}, "a JSON object")
+        misshapen = {name: self.checks[name] for name in ("active", "passive") if name in self.checks}
+        misshapen = {name: value for name, value in misshapen.items() if not isinstance(value, dict)}
+        if misshapen:
+            problems.add("checks", misshapen, "a JSON object")
+        elif self.dialect == "apisix":
+            try:
+                compile_checks(self.checks)
+            except ConfigError as error:
+                problems.add("checks", self.checks, error.allowed)
         problems.raise_if_any()
 
 
@@ -209,7 +217,7 @@ class Node(Versioned):
     def health(self) -> str:
         """What Kong's health endpoint says: UNHEALTHY when marked so, else HEALTHY, or HEALTHCHECKS_OFF without checks.
 
-        Checks are kept and not run: what is not marked counts as healthy.
+        Kong's checks are kept and not run: what is not marked counts as healthy.
         """
         if self.marked_unhealthy:
             return "UNHEALTHY"

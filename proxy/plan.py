@@ -21,6 +21,7 @@ from hmac_gateway.routing_kong import Path
 
 from .exchange import Keepalive, Target, Timeouts
 from .plan_kong import FACTS, Rewrite, forwarded_lines
+from .probes import Checks
 
 #: RFC 9110 7.6.1 and what is left of older practice: these speak about one connection only.
 HOP_BY_HOP: Final = frozenset(
@@ -85,7 +86,8 @@ class Upstream:
 
     `hash_on` and `key` say what chash hashes, `fallback` what else where that is nothing, and `captures` is the path
     that names parts of it (Kong). `again`: as Kong does it, nodes are tried once more when all were. `measured`: the
-    balancer wants to hear when an exchange is over.
+    balancer wants to hear when an exchange is over. `checks` say how nodes are found to be well; the gateway lane acts
+    on them.
     """
 
     id: str
@@ -105,6 +107,7 @@ class Upstream:
     captures: Path | None = None
     #: (name, path) of the cookie that chash gives to whoever comes without.
     cookie: tuple[str, str] | None = None
+    checks: Checks | None = None
     measured: bool = field(init=False, compare=False, default=False)
 
     def __post_init__(self) -> None:
