@@ -17,7 +17,7 @@ from hmac_gateway.core.errors import Rejected
 from hmac_gateway.core.identity import NOBODY, Identity
 from hmac_gateway.core.message import Message
 from hmac_gateway.core.reasons import Reason
-from hmac_gateway.core.words import Answer, answer
+from hmac_gateway.core.words import Answer, answer, wanted
 from hmac_gateway.logs import AccessLog
 from hmac_gateway.routing import Route
 from hmac_gateway.schemes import key_id_of
@@ -599,7 +599,8 @@ class Lane:
     async def _refuse(self, exchange: Exchange, rejected: Rejected, send: Send) -> None:
         if exchange.left:
             return
-        given = answer(rejected, exchange.request_id, exchange.message.get("accept"))
+        kinds = wanted(rejected, exchange.message.get("accept"), exchange.message.get("content-type"))
+        given = answer(rejected, exchange.request_id, kinds)
         exchange.status, exchange.reason = given.status, str(rejected.reason)
         if rejected.dialect == "kong":
             took = (time.perf_counter() - exchange.began) * 1000

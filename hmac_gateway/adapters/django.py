@@ -28,7 +28,7 @@ from ..core.identity import BodyDigest, Carrier, Identity
 from ..core.message import Message
 from ..core.paths import ambiguity
 from ..core.reasons import Reason
-from ..core.words import answer
+from ..core.words import answer, wanted
 from ..gate import NO_RULES, Admission, Pipeline, RuleSet, check, refuse
 from ..settling import Needs, Stores, asettle, settle, steps_left
 from ..site import Door
@@ -287,7 +287,8 @@ def refusal(request: HttpRequest, rejected: Rejected, steps: Pipeline = ()) -> H
     """The answer of a refusal, in the words of whoever refused."""
     access = access_of(request)
     request_id = access.request_id
-    status, body, headers = answer(rejected, request_id, request.META.get("HTTP_ACCEPT"))
+    kinds = wanted(rejected, request.META.get("HTTP_ACCEPT"), request.META.get("CONTENT_TYPE"))
+    status, body, headers = answer(rejected, request_id, kinds)
     response = HttpResponse(body, status=status)
     for name, value in headers:
         # These are the server's own; under WSGI an application must not set them (PEP 3333).

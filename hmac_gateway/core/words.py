@@ -188,6 +188,8 @@ _ELDERS: Final = {LEGACY: (KONG,)}
 _BODILESS: Final = (204, 205, 304)
 #: What Kong answers without its error template: compact, without a request id.
 _PLAIN: Final = (("kong", "jwt"),)
+#: What nginx answers in Kong, which falls back to the request's own type, then to plain text.
+_NGINX: Final = (Reason.BODY_TOO_LARGE, Reason.UPSTREAM_UNREACHABLE, Reason.UPSTREAM_BROKEN, Reason.UPSTREAM_TIMEOUT)
 
 
 class Answer(NamedTuple):
@@ -218,10 +220,17 @@ def answer_text(rejected: Rejected) -> str:
     return text.format(**rejected.facts) if rejected.facts else text
 
 
+def wanted(rejected: Rejected, accept: str | None, content_type: str | None) -> str | None:
+    """The media types by which the form of the body is chosen, from the request's Accept and Content-Type."""
+    if accept is None and rejected.dialect == "kong" and rejected.reason in _NGINX:
+        return content_type or "text/plain"
+    return accept
+
+
 def answer(rejected: Rejected, request_id: str = "", accept: str | None = None) -> Answer:
     """The HTTP answer of a refusal: the table's words, filled with sizes and names, never with a secret.
 
-    `accept` is the request's Accept, by which Kong chooses between JSON, plain text, HTML and XML.
+    By `accept`, the request's or what `wanted` puts in its place, Kong chooses between JSON, plain text, HTML and XML.
     """
     found = row(rejected)
     status, text, key = found.status, answer_text(rejected), found.key.format(**rejected.facts)

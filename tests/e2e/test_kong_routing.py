@@ -211,8 +211,14 @@ def test_without_a_target(kong: Kong, name: str) -> None:
 
 
 def test_nobody_listens(kong: Kong, name: str) -> None:
-    found = kong.ask("/", kong.service(name, port=free_port()))
-    assert (found.status, message(found)) == (502, "An invalid response was received from the upstream server")
+    host, words = kong.service(name, port=free_port()), b"An invalid response was received from the upstream server"
+    found = kong.ask("/", host, headers=[("Accept", "*/*")])
+    assert (found.status, message(found)) == (502, words.decode())
+    found = kong.ask("/", host, "POST", [("Content-Type", "application/json; charset=utf-8")], b"{}")
+    assert (found.status, message(found)) == (502, words.decode())
+    found = kong.ask("/", host)
+    assert dict(found.headers)["content-type"] == "text/plain; charset=utf-8"
+    assert found.body == b"%b\nrequest_id: %b\n" % (words, dict(found.headers)["x-kong-request-id"].encode())
 
 
 # --- tries ---
@@ -271,7 +277,7 @@ def test_not_more_often_than_the_service_says(kong: Kong, name: str) -> None:
 def test_a_target_that_takes_too_long(kong: Kong, name: str, nodes: list[Node]) -> None:
     port = int(nodes[0].address.partition(":")[2])
     host = kong.service(name, port=port, read_timeout=200, retries=1)
-    found = kong.ask("/slow/2/x", host)
+    found = kong.ask("/slow/2/x", host, headers=[("Accept", "*/*")])
     assert (found.status, message(found)) == (504, "The upstream server is timing out")
     wait_for(lambda: nodes[0].began.acquire(blocking=False))
     assert nodes[0].began.acquire(timeout=5) and not nodes[0].began.acquire(blocking=False)
