@@ -17,7 +17,7 @@ from django.middleware.csrf import CsrfViewMiddleware
 from django.views.generic import View
 
 from . import site
-from .adapters.django import aadmit, acurrent, admit, finished, protect_response, refusal, unreadable
+from .adapters.django import aadmit, acurrent, admit, protect_response, refusal, unreadable
 from .adapters.heads import access_of
 from .adapters.page_cache import keep_unstored
 from .conf import conf
@@ -144,5 +144,5 @@ def _csrf(request: HttpRequest, view: Any, args: Any, kwargs: Any) -> HttpRespon
 
 def _done(request: HttpRequest, step: Step, response: HttpResponseBase) -> HttpResponseBase:
     access = access_of(request)
-    finished(access, response.status_code)
+    site.finished(access, response.status_code)
     return protect_response(access, response, (step,))

@@ -31,7 +31,7 @@ from rest_framework.settings import api_settings
 from rest_framework.throttling import BaseThrottle
 
 from . import site
-from .adapters.django import NO_STORE, admit, finished, unreadable, varies_on
+from .adapters.django import NO_STORE, admit, unreadable, varies_on
 from .adapters.heads import Access, access_of
 from .adapters.page_cache import keep_unstored
 from .conf import conf
@@ -154,7 +154,7 @@ class HmacAuthentication(BaseAuthentication):
         if refused is None and snapshot is not None:
             outcome = admit(http, (step,), snapshot)
             if not isinstance(outcome, Rejected):
-                finished(access, 200)
+                site.finished(access, 200)
                 keep_unstored(http, request)
                 return _found(request, view, access, step, outcome.identity)
             if outcome.reason in _NOT_MINE:
@@ -174,7 +174,7 @@ class HmacAuthentication(BaseAuthentication):
 def _found(
     request: Request, view: Any, access: Access, step: Step, identity: Identity
 ) -> tuple[Any, Credential | None]:
-    _mark(view, access, step, stored=True)
+    _mark(view, access, step, stored=True, passed=True)
     consumer = identity.consumer
     assert consumer is not None  # a step that held names one
     if not identity.csrf_exempt and not identity.anonymous:
@@ -224,15 +224,16 @@ def _given(authenticator: HmacAuthentication, view: Any) -> Any:
     return authenticator.policy if given is None else given
 
 
-def _mark(view: Any, access: Access, step: Step, *, stored: bool) -> None:
-    """Have DRF put Vary, and no-store where a credential mattered, on the view's answer."""
+def _mark(view: Any, access: Access, step: Step, *, stored: bool, passed: bool = False) -> None:
+    """Have DRF put Vary, and no-store where a credential mattered, on the view's answer; the id on a refusal."""
     headers = getattr(view, "headers", None)
     if not isinstance(headers, dict):
         return
     headers["Vary"] = _varied(headers.get("Vary", ""), step.common.carriers)
     if stored:
         headers["Cache-Control"] = NO_STORE
-    headers["X-Request-Id"] = access.request_id
+    if not passed:
+        headers["X-Request-Id"] = access.request_id
     if access.headers:
         headers.update(access.headers)
 
@@ -246,7 +247,7 @@ def _varied(vary: str, carriers: frozenset[Carrier]) -> str:
 
 def _exception(request: HttpRequest, rejected: Rejected) -> APIException:
     status = row(rejected).status
-    finished(access_of(request), status, rejected)
+    site.finished(access_of(request), status, rejected)
     code = str(rejected.reason) if rejected.expose or status != 401 else AuthenticationFailed.default_code
     detail = {"detail": answer_text(rejected), "code": code}
     return AuthenticationFailed(cast(Any, detail), code) if status == 401 else Refused(detail, status)

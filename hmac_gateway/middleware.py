@@ -19,7 +19,6 @@ from .adapters.django import (
     admit,
     door_of,
     exempt_from_csrf,
-    finished,
     protect_others,
     protect_response,
     refusal,
@@ -68,7 +67,7 @@ class HmacGatewayMiddleware:
             return _refused(request, admission, door.pipeline)
         exempt_from_csrf(request, admission.identity)
         response = get_response(request)
-        finished(access, response.status_code)
+        site.finished(access, response.status_code)
         return protect_response(access, response, door.pipeline)
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
@@ -87,7 +86,7 @@ class HmacGatewayMiddleware:
             return _refused(request, admission, door.pipeline)
         exempt_from_csrf(request, admission.identity)
         response = await get_response(request)
-        finished(access, response.status_code)
+        site.finished(access, response.status_code)
         return protect_response(access, response, door.pipeline)
 
 

@@ -242,12 +242,14 @@ def _resolved(path: str) -> str:
     return posixpath.normpath("/" + "/".join(segments)).replace("//", "/")
 
 
-def observe(seen: Finished, rejected: Rejected | None) -> None:
+def finished(seen: Finished, status: int, rejected: Rejected | None = None) -> None:
     """Count a protected request; of a refused one, log the reason and keep the head for the debugger.
 
     Neither log line nor row holds a secret or a computed signature. No query here: a thread writes.
     """
+    seen.status = status
     if rejected is not None:
+        seen.reason = str(rejected.reason)
         detail, key_id = rejected.detail, key_id_of(seen.message)
         # As text in quotes with escapes: a key id may hold anything that a header may.
         named = f"key {key_id!r}"

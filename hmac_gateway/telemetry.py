@@ -62,10 +62,13 @@ class Finished(Protocol):
     """What the gateway lane says of a request."""
 
     message: Message
-    request_id: str
     status: int
     reason: str
     identity: Identity
+
+    @property
+    def request_id(self) -> str:
+        """Its id in the log and for the debugger."""
 
     @property
     def path(self) -> str:

@@ -65,13 +65,11 @@ def auth_request_view(request: HttpRequest, original: str = "") -> HttpResponse:
         status, body, headers = accepted(judged, seen.request_id, names)
     else:
         status, body, headers = refused(rejected, seen.request_id)
-        seen.reason = str(rejected.reason)
-    seen.status = status
     response = HttpResponse(body, status=status)
     del response["Content-Type"]
     for name, value in (*headers, *told.items(), ("content-length", str(len(body)))):
         response[name.title()] = value
-    site.observe(seen, rejected)
+    site.finished(seen, status, rejected)
     return response
 
 

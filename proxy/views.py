@@ -25,7 +25,7 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.generic import View
 
 from hmac_gateway import site
-from hmac_gateway.adapters.django import admit, finished, protect_response, refusal, spool_body
+from hmac_gateway.adapters.django import admit, protect_response, refusal, spool_body
 from hmac_gateway.adapters.heads import access_of, message_of, request_id_of
 from hmac_gateway.conf import conf
 from hmac_gateway.core.errors import Rejected
@@ -86,7 +86,7 @@ class ProxyView(View):
         answer = _forwarded(request, route, admission, message, snapshot, began)
         if isinstance(answer, Rejected):
             return _refused(request, answer, kwargs.get("path"), began, route)
-        finished(access_of(request), answer.status_code)
+        site.finished(access_of(request), answer.status_code)
         return answer
 
 

@@ -54,10 +54,17 @@ class Access:
     judged: set[str] | None = None
     asked: Mapping[str, Any] | None = None
 
-    def __init__(self, message: Message, request_id: str) -> None:
+    def __init__(self, message: Message, request_id: str = "") -> None:
         self.message = message
-        self.request_id = request_id
+        self._request_id = request_id
         self.headers: dict[str, str] = {}
+
+    @property
+    def request_id(self) -> str:
+        """Under which logs and the debugger know the request; made on first use, as most requests need none."""
+        if not self._request_id:
+            self._request_id = _request_id(self.message)
+        return self._request_id
 
     @property
     def path(self) -> str:
@@ -70,7 +77,7 @@ def access_of(request: Any, target: tuple[str, bool] | None = None) -> Access:
     found: Access | None = getattr(request, "_hmac_gateway", None)
     if found is None:
         message = _message(request, *(target or raw_target(request)))
-        found = request._hmac_gateway = Access(message, _request_id(message))
+        found = request._hmac_gateway = Access(message)
     return found
 
 

@@ -13,6 +13,8 @@ from django.test import AsyncClient, Client
 from django.urls import path, re_path
 
 from hmac_gateway import site
+from hmac_gateway.adapters.heads import Access
+from hmac_gateway.core.errors import Rejected
 from hmac_gateway.core.message import Message
 from hmac_gateway.counters import MemoryCounter
 from hmac_gateway.settling import Stores
@@ -43,7 +45,13 @@ def seen(monkeypatch: pytest.MonkeyPatch, settings: Any) -> list[Any]:
     monkeypatch.setattr(site._State, "stores", property(lambda state: stores))
     monkeypatch.setattr("proxy.auth_view.time.time", lambda: NOW)
     told: list[Any] = []
-    monkeypatch.setattr(site, "observe", lambda access, rejected: told.append((access, rejected)))
+    finished = site.finished
+
+    def listening(access: Access, status: int, rejected: Rejected | None = None) -> None:
+        told.append((access, rejected))
+        finished(access, status, rejected)
+
+    monkeypatch.setattr(site, "finished", listening)
     return told
 
 
