@@ -56,6 +56,8 @@ def describe(result: Doc, generator: Any, request: Any, public: bool) -> Doc:
         "Conflict": _answer("Another writer came first", _ref("Error")),
         "Unavailable": _answer("The database is away", _ref("Error")),
     }
+    # APISIX says some of it (page_size, subsystem) as bare text.
+    components["responses"]["Refused"]["content"]["text/plain"] = {"schema": {"type": "string"}}
     components["securitySchemes"] = {"AdminKey": {"type": "apiKey", "in": "header", "name": "X-API-KEY"}}
     result["security"] = [{"AdminKey": []}]
     return result

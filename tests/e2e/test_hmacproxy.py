@@ -67,7 +67,7 @@ def test_configurations_that_mean_nothing_are_refused(gateway: Proxied) -> None:
     for config, words in (
         ({"scheme": "hmacproxy"}, "key_id"),
         ({**PLUGIN, "signed_headers": ["date"]}, "signed_headers"),
-        ({"sign_header": "X-Signature"}, "sign_header"),
+        ({"scheme": "apisix", "sign_header": "X-Signature"}, "sign_header"),
     ):
         body = {
             "uri": "/never",
