@@ -98,6 +98,15 @@ def check_middleware(app_configs: object, **kwargs: Any) -> Iterator[CheckMessag
                 hint="Order: UpdateCacheMiddleware, HmacGatewayMiddleware, …, FetchFromCacheMiddleware.",
                 id="hmac_gateway.E013",
             )
+    for item in chain[ours[0] + 1 :]:
+        # django-cors-headers is the one that most sites have; it need not be installed.
+        if isinstance(item.made, type) and "CorsMiddleware" in {base.__name__ for base in item.made.__mro__}:
+            yield Warning(
+                f"{item.name} stands behind HmacGatewayMiddleware: preflight requests of browsers, which are not "
+                "signed, are refused at protected addresses.",
+                hint="Put it before HmacGatewayMiddleware.",
+                id="hmac_gateway.W025",
+            )
     if bodies_are_checked(protect.placed()):
         yield from readers(chain)
 

@@ -109,6 +109,19 @@ class OwnUpdate(UpdateCacheMiddleware):
     """A site's own."""
 
 
+class CorsMiddleware:
+    """What django-cors-headers does: answers preflight requests, and writes on every other answer who may read it."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        asked = request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers
+        response = HttpResponse() if asked else self.get_response(request)
+        response["Access-Control-Allow-Origin"] = request.headers["Origin"]
+        return response
+
+
 FetchAlike = type("FetchFromCacheMiddleware", (OtherLibrarys,), {})
 EVERYTHING = [
     UPDATE,
@@ -197,6 +210,11 @@ def test_django_has_no_middleware_that_reads_bodies_too_early() -> None:
     assert not reads_bodies(None)
 
 
+def test_before_what_answers_preflight_requests() -> None:
+    assert ids(OURS, HERE + "CorsMiddleware") == ["W025"]
+    assert ids(HERE + "CorsMiddleware", OURS) == []
+
+
 def test_what_cannot_be_imported_is_left_to_django() -> None:
     assert ids("site.middleware.Gone", OURS) == []
 
@@ -282,3 +300,15 @@ def test_whose_body_can_be_compared(order: tuple[str, ...], outcome: Any) -> Non
         else:
             with pytest.raises(outcome):
                 send("/api/x")
+
+
+@pytest.mark.parametrize(
+    ("order", "preflight"), [((HERE + "CorsMiddleware", OURS), 200), ((OURS, HERE + "CorsMiddleware"), 401)]
+)
+def test_what_browsers_are_told_before_they_send_a_credential(order: tuple[str, ...], preflight: int) -> None:
+    asking = {"origin": "https://shop.example", "access-control-request-method": "GET"}
+    with ordered(*order):
+        assert Client().options("/api/x", headers=asking).status_code == preflight
+        refused = Client().get("/api/x", headers={"origin": "https://shop.example"})
+    assert refused.status_code == 401
+    assert refused.has_header("Access-Control-Allow-Origin") is (preflight == 200), "else nobody sees the refusal"
