@@ -42,6 +42,7 @@ _USUAL: Final = (
 _TWICE: Final = re.compile(r",[ \t]*Signature[ \t]")
 REQUEST_TARGET: Final = "@request-target"
 components: Final = frozenset({REQUEST_TARGET})
+form: Final = "raw"
 
 
 def parse(message: Message) -> Claim | Failure | None:
@@ -144,19 +145,28 @@ def _string(message: Message, key_id: str, lines: Sequence[str | None], target: 
     return text.encode("latin-1")
 
 
-def signing_strings(message: Message, claim: Claim, cover: Cover) -> Iterator[tuple[str, bytes]]:
-    """The string over the raw target, then over the forms APISIX itself would have used.
+def _target(message: Message) -> str:
+    target = message.target
+    if target[:1] == "/":
+        return target
+    path, query = split_target(target)  # an absolute form is signed as its path and query
+    return f"{path}?{query}" if "?" in target else path
+
+
+def signing_string(message: Message, claim: Claim, cover: Cover) -> bytes:
+    """The string over the raw target."""
+    return _string(message, claim.key_id, cover.lines, _target(message))
+
+
+def other_strings(message: Message, claim: Claim, cover: Cover) -> Iterator[tuple[str, bytes]]:
+    """The strings over the forms that APISIX itself would have used.
 
     APISIX signs nginx's decoded path; clients that sign what they sent are right too. A bare trailing `?` counts
     as absent there, and some servers drop it before it arrives here, so it is tried both ways.
     """
-    raw = message.target
-    if not raw.startswith("/"):  # an absolute form is signed as its path and query
-        path, query = split_target(raw)
-        raw = f"{path}?{query}" if "?" in raw else path
-    yield "raw", _string(message, claim.key_id, cover.lines, raw)
     if None not in cover.lines:
         return
+    raw = _target(message)
     path, query = split_target(raw)
     tried = {raw}
     normal = signed_form(path)
@@ -185,7 +195,7 @@ def sign(
 ) -> list[tuple[str, str]]:
     """The `Authorization` header for a message that already holds what `headers` names."""
     claim = Claim(key_id, algorithm, tuple(headers), "")
-    _, string = next(signing_strings(message, claim, cover(message, claim)))
+    string = signing_string(message, claim, cover(message, claim))
     signature = encode_base64(mac(algorithm, secret, string))
     value = f'{_WORD} keyId="{key_id}",algorithm="{algorithm}",headers="{" ".join(headers)}",signature="{signature}"'
     return [("Authorization", value)]

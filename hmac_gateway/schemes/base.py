@@ -74,6 +74,10 @@ class Scheme(Protocol):
         """Everywhere a signature may stand."""
 
     @property
+    def form(self) -> str:
+        """What explanations call the string that `signing_string` gives."""
+
+    @property
     def components(self) -> frozenset[str]:
         """What may be listed besides headers: names of the request line."""
 
@@ -83,8 +87,11 @@ class Scheme(Protocol):
     def cover(self, message: Message, claim: Claim) -> Cover:
         """What the claim's signature covers in this message."""
 
-    def signing_strings(self, message: Message, claim: Claim, cover: Cover) -> Iterator[tuple[str, bytes]]:
-        """(name of the form, string to sign): the exact form first, then the equivalent ones."""
+    def signing_string(self, message: Message, claim: Claim, cover: Cover) -> bytes:
+        """What is signed, with the request target as it was received."""
+
+    def other_strings(self, message: Message, claim: Claim, cover: Cover) -> Iterator[tuple[str, bytes]]:
+        """(name of the form, string to sign) of the forms that are as good."""
 
     def sign(
         self,
@@ -96,3 +103,9 @@ class Scheme(Protocol):
         headers: Sequence[str],
     ) -> list[tuple[str, str]]:
         """The headers to add so that the message is signed; what `headers` names must be in it already."""
+
+
+def signing_strings(scheme: Scheme, message: Message, claim: Claim, cover: Cover) -> Iterator[tuple[str, bytes]]:
+    """(name of the form, string to sign): all that a check tries, in its order."""
+    yield scheme.form, scheme.signing_string(message, claim, cover)
+    yield from scheme.other_strings(message, claim, cover)

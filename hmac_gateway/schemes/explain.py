@@ -17,7 +17,7 @@ from ..core.message import Message
 from ..core.reasons import Reason
 from ..core.trace import Step, Trace
 from . import mistakes_apisix, mistakes_hmacproxy, mistakes_kong
-from .base import Claim, Scheme
+from .base import Claim, Scheme, signing_strings
 from .hmacproxy import HmacProxy
 from .kong import Kong
 from .mistakes import Fixed, Maker, readings, search
@@ -136,7 +136,7 @@ def _strings(message: Message, scheme: Scheme) -> list[tuple[str, bytes]]:
     claim = scheme.parse(message)
     if not isinstance(claim, Claim) or not claim.key_id:
         return []
-    return list(scheme.signing_strings(message, claim, scheme.cover(message, claim)))
+    return list(signing_strings(scheme, message, claim, scheme.cover(message, claim)))
 
 
 def visible(data: bytes) -> str:

@@ -49,6 +49,7 @@ class HmacProxy:
 
     name: ClassVar[str] = "hmacproxy"
     components: ClassVar[frozenset[str]] = frozenset()
+    form: ClassVar[str] = "before the body"
 
     sign_header: str = "X-Signature"
     headers: tuple[str, ...] = ()
@@ -90,9 +91,13 @@ class HmacProxy:
         }
         return Cover(frozenset({"@request-target", "@body", *present}), lines)
 
-    def signing_strings(self, message: Message, claim: Claim, cover: Cover) -> Iterator[tuple[str, bytes]]:
-        """What is signed before the body; there is one form."""
-        yield "before the body", self.head(message)
+    def signing_string(self, message: Message, claim: Claim, cover: Cover) -> bytes:
+        """What is signed before the body."""
+        return self.head(message)
+
+    def other_strings(self, message: Message, claim: Claim, cover: Cover) -> Iterator[tuple[str, bytes]]:
+        """There is one form only."""
+        return iter(())
 
     def head(self, message: Message) -> bytes:
         """Method, header values, and the decoded path with the raw query; a line each."""

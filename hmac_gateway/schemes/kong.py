@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 from ..core.identity import Carrier, Failure
 from ..core.macs import encode_base64, mac
@@ -51,6 +51,7 @@ class Kong:
     components: frozenset[str]
     algorithm: str = ""
     carriers: frozenset[Carrier] = frozenset(CARRIERS)
+    form: ClassVar[str] = "raw"
 
     def parse(self, message: Message) -> Claim | Failure | None:
         """Read `Proxy-Authorization`, and only if that cannot be read `Authorization`. None without either.
@@ -105,10 +106,13 @@ class Kong:
             lines.append(f"{item}: {value}")
         return Cover(frozenset(names), tuple(lines))
 
-    def signing_strings(self, message: Message, claim: Claim, cover: Cover) -> Iterator[tuple[str, bytes]]:
-        """The string over the raw target; then with a bare `?` at its end, which some servers drop on the way here."""
+    def signing_string(self, message: Message, claim: Claim, cover: Cover) -> bytes:
+        """The string over the raw target."""
+        return _string(cover.lines)
+
+    def other_strings(self, message: Message, claim: Claim, cover: Cover) -> Iterator[tuple[str, bytes]]:
+        """The same with a bare `?` at the target's end, which some servers drop on the way here."""
         lines = list(cover.lines)
-        yield "raw", _string(lines)
         target = target_of(message)
         if "?" not in target and cover.names & self.components:
             for place, item in enumerate(claim.headers):
@@ -127,7 +131,7 @@ class Kong:
     ) -> list[tuple[str, str]]:
         """The `Authorization` header for a message that already holds what `headers` names."""
         claim = Claim(key_id, algorithm, tuple(headers), "")
-        _, string = next(self.signing_strings(message, claim, self.cover(message, claim)))
+        string = self.signing_string(message, claim, self.cover(message, claim))
         signature = encode_base64(mac(algorithm, secret, string))
         listed = " ".join(headers)
         value = f'hmac username="{key_id}", algorithm="{algorithm}", headers="{listed}", signature="{signature}"'

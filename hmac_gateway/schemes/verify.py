@@ -7,6 +7,7 @@ its `Verified` what the body must be and which replay mark must be stored. Stand
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
 from typing import Final
@@ -181,9 +182,9 @@ def _check_whole(
         wrong = _too_large(message, policy, trace)
     if wrong is not None:
         return wrong
-    ((form, head),) = scheme.signing_strings(message, claim, cover)
+    head = scheme.head(message)
     if trace is not None:
-        trace.strings.append((form, head))
+        trace.strings.append((scheme.form, head))
     body = MacRule(tuple(keys), claim.algorithm, head, claim.signature, policy.max_body)
     # The text that was sent is the text that will have been compared.
     replay = _replay(message, policy, scheme.name.encode(), claim.signature.encode("latin-1"))
@@ -207,7 +208,10 @@ def _matches(
         return Failure(Reason.SECRET_UNAVAILABLE, f"credential {credential and credential.id}")
     theirs = b"" if received is None else received
     algorithm = claim.algorithm
-    for form, string in scheme.signing_strings(message, claim, cover):
+    tried: tuple[str, bytes] | None = (scheme.form, scheme.signing_string(message, claim, cover))
+    others: Iterator[tuple[str, bytes]] | None = None
+    while tried is not None:
+        form, string = tried
         if trace is not None:
             trace.strings.append((form, string))
         for secret in secrets:
@@ -216,6 +220,9 @@ def _matches(
                 if trace is not None:
                     trace.step("signature", credential is not None, "a match", f"matches the {form} form")
                 return ours
+        # Nearly always the first string is the right one: no generator is made for it.
+        others = others or scheme.other_strings(message, claim, cover)
+        tried = next(others, None)
     if received is None:
         if trace is not None:
             trace.step("signature", False, "standard base64", claim.signature, "the signature is not base64")

@@ -22,7 +22,7 @@ from hmac_gateway.core.macs import ALGORITHMS
 from hmac_gateway.core.message import Message
 from hmac_gateway.core.reasons import Reason
 from hmac_gateway.schemes import SCHEMES, kong
-from hmac_gateway.schemes.base import Claim
+from hmac_gateway.schemes.base import Claim, signing_strings
 from hmac_gateway.schemes.verify import Policy, check_head
 from tests.support.fuzz import examples
 
@@ -76,7 +76,7 @@ def test_vectors(case: dict[str, Any]) -> None:
     headers = [tuple(header) for header in case["headers"]]
     bare = Message(case["method"], case["target"], headers, http_version=case["version"])
     claim = Claim(case["key_id"], case["algorithm"], tuple(case["signed"]), "")
-    name, string = next(kong.KONG.signing_strings(bare, claim, kong.KONG.cover(bare, claim)))
+    name, string = next(signing_strings(kong.KONG, bare, claim, kong.KONG.cover(bare, claim)))
     assert (name, string) == ("raw", case["string"].encode("latin-1"))
 
     text = (
