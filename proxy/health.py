@@ -15,7 +15,7 @@ from hmac_gateway.core.identity import NOBODY, Identity
 from hmac_gateway.core.message import Message
 
 from .balancers import Balancer
-from .exchange import Keepalive, Target, Timeouts, TransportError, UpstreamBroken, status_of
+from .exchange import Keepalive, ReadTimeout, Target, Timeouts, TransportError, UpstreamBroken, status_of
 from .plan import Node, Upstream
 from .probes import Checks, Limits, Probe
 from .transport import Pool
@@ -24,6 +24,8 @@ logger = logging.getLogger("hmac_gateway.health")
 
 #: How often is looked for nodes that want a probe: APISIX's intervals are whole seconds.
 TICK: Final = 0.1
+#: Seconds until the next look after one that failed.
+PAUSE: Final = 1.0
 #: Probes under way at once, of all upstreams; who is due and finds no place waits for the next look.
 MOST_PROBES: Final = 100
 #: Kinds of reports, as places in a node's counts.
@@ -108,13 +110,13 @@ class Health:
         """A request was answered."""
         checks = upstream.checks
         if checks is not None and checks.passive is not None:
-            self._status(self._state(upstream), node.key, status, checks.passive)
+            self._status(self._known(upstream), node.key, status, checks.passive)
 
     def failed(self, upstream: Upstream, node: Node, error: TransportError) -> None:
         """A request was not answered."""
         checks = upstream.checks
         if checks is not None and checks.passive is not None:
-            self._report(self._state(upstream), node.key, _kind(error), checks.passive)
+            self._report(self._known(upstream), node.key, _kind(error), checks.passive)
 
     async def close(self) -> None:
         """End all probes."""
@@ -136,6 +138,10 @@ class Health:
                 self._task = asyncio.get_running_loop().create_task(self._run())
         return state
 
+    def _known(self, upstream: Upstream) -> _State:
+        """The state that reports go to: requests that began under an earlier configuration do not bring it back."""
+        return self._states.get(upstream.id) or self._state(upstream)
+
     def _status(self, state: _State, key: str, status: int, limits: Limits) -> None:
         if status in limits.well:
             self._report(state, key, SUCCESS, limits)
@@ -154,28 +160,38 @@ class Health:
 
     async def _run(self) -> None:
         """Send the probes that are due, until there is nobody left to probe."""
-        loop = asyncio.get_running_loop()
         while self._states:
-            current = self._upstreams()
-            for key in list(self._states):
-                upstream = current.get(key)
-                if not isinstance(upstream, Upstream) or upstream.checks is None:
-                    del self._states[key]
-                else:
-                    self._due(self._state(upstream), loop.time())
-            await asyncio.sleep(TICK)
+            pause = TICK
+            try:
+                self._look()
+            except Exception:  # whatever it is: nobody would begin to probe again
+                logger.exception("a look for nodes to probe failed")
+                pause = PAUSE
+            await asyncio.sleep(pause)
         self._task = None
 
-    def _due(self, state: _State, now: float) -> None:
-        probe = state.checks.active
-        for node in state.upstream.nodes:
-            mark = state.marks[node.key]
-            seconds = probe.seconds_ill if mark.ill else probe.seconds_well
-            if mark.probed or now < mark.due or len(self._probes) >= MOST_PROBES:
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        current = self._upstreams()
+        due: list[tuple[_Mark, _State, Node]] = []
+        for key in list(self._states):
+            upstream = current.get(key)
+            if not isinstance(upstream, Upstream) or upstream.checks is None:
+                del self._states[key]
                 continue
-            mark.due = now + seconds
+            state = self._state(upstream)
+            for node in upstream.nodes:
+                mark = state.marks[node.key]
+                if not mark.probed and mark.due <= now:
+                    due.append((mark, state, node))
+        # Who has waited longest is first: nodes that never answer, and are due again at once, keep nobody out.
+        due.sort(key=lambda each: each[0].due)
+        for mark, state, node in due[: MOST_PROBES - len(self._probes)]:
+            probe = state.checks.active
+            mark.due = now + (probe.seconds_ill if mark.ill else probe.seconds_well)
             mark.probed = True
-            task = asyncio.get_running_loop().create_task(self._ask(state, node, mark))
+            task = loop.create_task(self._ask(state, node, mark))
             self._probes.add(task)
             task.add_done_callback(self._probes.discard)
 
@@ -185,6 +201,8 @@ class Health:
             status = await self._probe(state.upstream, node, probe)
         except TransportError as error:
             self._report(state, node.key, _kind(error), probe.limits)
+        except Exception:
+            logger.exception("upstream %s: a probe of %s failed", state.upstream.id, node.key)
         else:
             if status:
                 self._status(state, node.key, status, probe.limits)
@@ -207,7 +225,11 @@ class Health:
             connection.start(
                 _request(upstream, node, probe), method=probe.method, timeouts=timeouts, body_follows=False
             )
-            return (await connection.response()).status
+            # The connection's own limit begins anew with each piece that comes.
+            async with asyncio.timeout(probe.timeout):
+                return (await connection.response()).status
+        except TimeoutError as error:
+            raise ReadTimeout(f"no answer for {probe.timeout:g} s") from error
         finally:
             connection.abort()
 

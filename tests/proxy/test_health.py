@@ -154,3 +154,110 @@ def test_a_change_of_nodes_keeps_what_is_known_and_a_change_of_checks_does_not()
         assert scene.chosen() == {"a", "b", "c"}
 
     run(Scene(unhealthy={"http_failures": 1}), told)
+
+
+def test_a_request_from_before_a_change_does_not_bring_it_back() -> None:
+    def told(scene: Scene) -> None:
+        before, now = scene.upstream, Upstream("u", scene.upstream.nodes, checks=checks(active={}, passive={}))
+        scene.upstream = now
+        scene.statuses("a", 500, 500, 500, 500, 500)
+        assert scene.chosen() == {"b"}
+        scene.health.answered(before, scene.nodes["b"], 500)
+        assert scene.chosen() == {"b"}
+
+    run(Scene(), told)
+
+
+class Drip:
+    """A node whose answer's head does not end; `asked` are its probes."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.asked += 1
+        try:
+            writer.write(b"HTTP/1.1 200 OK\r\nx: ")
+            while not reader.at_eof():
+                writer.write(b"y")
+                await asyncio.sleep(0.02)
+        finally:
+            writer.close()
+
+
+def test_a_head_that_does_not_end_is_a_timeout() -> None:
+    async def whole() -> None:
+        drip = Drip()
+        server = await asyncio.start_server(drip, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        nodes = tuple(Node(key, "127.0.0.1", port, 1, Target("127.0.0.1", port)) for key in "ab")
+        found = checks(active={"timeout": 0.2, "healthy": {"interval": 10_000}, "unhealthy": {"timeouts": 1}})
+        upstream = Upstream("u", nodes, checks=found)
+        health = Health(Balancer(), Pool(), lambda: {"u": upstream})
+        try:
+            health.choose(upstream)
+            async with asyncio.timeout(5):
+                while not all(mark.ill for mark in health._states["u"].marks.values()):
+                    await asyncio.sleep(0.05)
+        finally:
+            await health.close()
+            server.close()
+
+    asyncio.run(whole())
+
+
+def test_probing_outlives_what_was_not_foreseen() -> None:
+    async def whole() -> None:
+        drip = Drip()
+        server = await asyncio.start_server(drip, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        upstream = Upstream(
+            "u", (Node("a", "127.0.0.1", port, 1, Target("127.0.0.1", port)),), checks=checks(active={})
+        )
+        failures = iter([RuntimeError("not foreseen")])
+
+        def upstreams() -> dict[str, object]:
+            for failure in failures:
+                raise failure
+            return {"u": upstream}
+
+        health = Health(Balancer(), Pool(), upstreams)
+        try:
+            health.choose(upstream)
+            async with asyncio.timeout(5):
+                while not drip.asked:
+                    await asyncio.sleep(0.05)
+        finally:
+            await health.close()
+            server.close()
+
+    asyncio.run(whole())
+
+
+def test_nodes_that_never_answer_keep_no_other_from_being_probed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def whole() -> None:
+        monkeypatch.setattr("proxy.health.MOST_PROBES", 2)
+        slow, other = Drip(), Drip()
+        servers = [await asyncio.start_server(each, "127.0.0.1", 0) for each in (slow, other)]
+        ports = [server.sockets[0].getsockname()[1] for server in servers]
+        quick = {"timeout": 0.2, "healthy": {"interval": 0.1}, "unhealthy": {"interval": 0.1}}
+        found = checks(active=quick)
+        upstreams: dict[str, object] = {}
+        for name, port, keys in (("u", ports[0], "abcd"), ("v", ports[1], "e")):
+            target = Target("127.0.0.1", port)
+            nodes = tuple(Node(key, "127.0.0.1", port, 1, target) for key in keys)
+            upstreams[name] = Upstream(name, nodes, checks=found)
+        health = Health(Balancer(), Pool(), lambda: upstreams)
+        try:
+            for upstream in upstreams.values():
+                assert isinstance(upstream, Upstream)
+                health.choose(upstream)
+            async with asyncio.timeout(5):
+                while other.asked < 2:
+                    await asyncio.sleep(0.05)
+        finally:
+            await health.close()
+            for server in servers:
+                server.close()
+
+    asyncio.run(whole())
