@@ -176,9 +176,9 @@ def _joined(environ: dict[str, Any]) -> frozenset[str]:
 
 def _again(credentials: str) -> bool:
     # The last value is another in each request of a client, what stands before it the same: looked through once. Where
-    # no comma follows, nothing can begin again.
-    before, mark, last = credentials.rpartition('="')
-    if mark and "," not in last and len(before) <= 256:
+    # no comma follows, nothing can begin again. The closing quote is left out: base64 may end in `=`, too.
+    before, mark, last = credentials[:-1].rpartition('="')
+    if mark and "," not in last and len(before) <= 256 and before.count('"') % 2 == 0:
         return _searched(before)
     return _searched.__wrapped__(credentials)
 
