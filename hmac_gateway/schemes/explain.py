@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from ..core.credential import Credential, Lookup
@@ -116,7 +117,11 @@ def explain(
         elif not isinstance(result, Verified):
             hints += _explain_failure(message, scheme, policy, lookup, now, result, trace, client_string)
         if parting is None and client_string is not None and trace.strings:
-            hints.append("the client's string is the server's, byte for byte")
+            # It leaves two causes. That no usual mistake fits says less.
+            hints = [hint for hint in hints if hint != _NO_MISTAKE]
+            hints.append(
+                "the client's string is the server's, byte for byte: the secret differs, or the MAC's encoding"
+            )
     except Exception as error:
         hints.append(f"no further explanation ({type(error).__name__})")
     return Explanation(
@@ -129,6 +134,10 @@ def explain(
         parting,
         unseen,
     )
+
+
+#: Where all that can be tried was tried.
+_NO_MISTAKE: Final = "none of the usual mistakes gives this signature: compare the strings, then the secret"
 
 
 def _strings(message: Message, scheme: Scheme) -> list[tuple[str, bytes]]:
@@ -306,4 +315,4 @@ def _signature(
     elif found is not None:
         yield "the signature itself is right"
     elif failure.reason in (Reason.SIGNATURE_MISMATCH, Reason.SIGNATURE_MALFORMED):
-        yield "none of the usual mistakes gives this signature: compare the strings, then the secret"
+        yield _NO_MISTAKE
