@@ -97,9 +97,16 @@ def check(value: Any, schema: Schema) -> None:
         raise ConfigError(field, None, "a value; it is required")
     if found.validator == "additionalProperties":
         extra = _extra(found)
-        raise ConfigError(extra, found.instance[extra], f"one of {', '.join(found.schema['properties'])}")
-    field = ".".join(str(part + 1 if isinstance(part, int) else part) for part in found.absolute_path)
-    raise ConfigError(field or "configuration", found.instance, _allowed(found))
+        # A name may be empty: what it stands in is named then.
+        raise ConfigError(
+            extra or _place(found), found.instance[extra], f"one of {', '.join(found.schema['properties'])}"
+        )
+    raise ConfigError(_place(found), found.instance, _allowed(found))
+
+
+def _place(found: Problem) -> str:
+    parts = (str(part + 1 if isinstance(part, int) else part) for part in found.absolute_path)
+    return ".".join(parts) or "configuration"
 
 
 def _missing(found: Problem) -> str:

@@ -256,3 +256,14 @@ def test_descriptions_speak_where_a_pattern_would_not() -> None:
     with pytest.raises(ConfigError) as caught:
         check({"p": "y"}, schema)
     assert str(caught.value) == "p: 'y' was given; allowed: an x"
+
+
+@pytest.mark.parametrize(
+    ("value", "field"), [({"": 1}, "configuration"), ({"o": {"": 1}}, "o"), ({"o": {"q": 1}}, "q")]
+)
+def test_an_unknown_field_without_a_name_is_named_by_its_place(value: Any, field: str) -> None:
+    inner = {"type": "object", "properties": {"n": {"type": "number"}}, "additionalProperties": False}
+    schema = {"type": "object", "properties": {"o": inner}, "additionalProperties": False}
+    with pytest.raises(ConfigError) as caught:
+        check(value, schema)
+    assert caught.value.field == field
