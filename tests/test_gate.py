@@ -84,6 +84,45 @@ def test_a_plugin_that_nobody_has_a_key_for_still_runs() -> None:
     assert refused(signed(), steps(), Snapshot(1)).reason is Reason.UNKNOWN_KEY
 
 
+# --- the short way for one plugin ---
+
+CONFIGS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "hides credentials": {"hide_credentials": True},
+    "falls back": {"anonymous_consumer": "guest", "hide_credentials": True},
+    "falls back to nobody": {"anonymous_consumer": "no-such"},
+    "checks bodies": {"validate_request_body": True},
+    "keeps marks": {"replay_protection": True},
+}
+
+
+def everything(result: Admission | Rejected) -> list[Any]:
+    if isinstance(result, Rejected):
+        return [vars(result)]
+    left = [result.identity, result.hidden, result.bodies, result.replays, result.held]
+    for_body = body_right(result, b"hello")
+    return [*left, for_body and vars(for_body), result.identity, result.replays]
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize(
+    "message",
+    [
+        Message("GET", "/", []),
+        signed(),
+        signed(secret=b"wrong"),
+        signed("POST", "/", ("Digest", HELLO), listed=("@request-target", "date", "digest")),
+        signed("POST", "/", ("Digest", "SHA-256=" + "A" * 43 + "="), listed=("@request-target", "date", "digest")),
+    ],
+    ids=["nothing", "right", "wrong", "right body", "wrong body"],
+)
+def test_one_plugin_is_judged_as_by_the_general_way(message: Message, config: dict[str, Any]) -> None:
+    people = directory(credential(), guest=GUEST)
+    (short,) = steps(**config)
+    general = replace(short, when=lambda message: True)
+    assert everything(check(message, (short,), people, NOW)) == everything(check(message, (general,), people, NOW))
+
+
 # --- duplicated headers ---
 
 
